@@ -1,0 +1,113 @@
+"""Render all files of a role on the controller and have the droplet apply them in one trip."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+
+MODULE = "shipshape.droplet.files"
+
+#: What an entry may say; the module checks the types, this only catches a key nobody reads.
+ENTRY_KEYS = {
+    "path", "state", "template", "content", "source", "vars", "target", "owner", "group", "mode",
+    "validate", "secret", "once", "notify",
+}  # fmt: skip
+
+
+class ActionModule(ActionBase):
+    """Everything that needs the controller (templates, files, notifications); the module does the rest."""
+
+    _VALID_ARGS = frozenset(("files", "purge", "verify"))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        entries = self._task.args.get("files") or []
+        if not isinstance(entries, list):
+            raise AnsibleActionFail(f"'files' is a list of entries; found a {type(entries).__name__}")
+
+        contents: dict[str, str] = {}
+        plan: list[dict[str, Any]] = []
+        notify: dict[str, list[str]] = {}
+        for number, entry in enumerate(entries):
+            self._check(number, entry)
+            path = str(entry["path"])
+            content = self._content(entry, task_vars)
+            if content is not None:
+                contents[path] = content
+            notify[path] = _as_list(entry.get("notify"))
+            module_entry = {k: v for k, v in entry.items() if k not in {"template", "content", "source", "vars"}}
+            module_entry["notify"] = notify[path]
+            plan.append(module_entry)
+
+        purge = [dict(item, notify=_as_list(item.get("notify"))) for item in self._task.args.get("purge") or []]
+        result: dict[str, Any] = self._execute_module(
+            module_name=MODULE,
+            module_args={
+                "files": plan,
+                "purge": purge,
+                "verify": self._task.args.get("verify"),
+                # One opaque, never logged argument: the contents stay out of the system log and of -vvv,
+                # while the diff of what is not secret can still be shown.
+                "contents": base64.b64encode(zlib.compress(json.dumps(contents).encode())).decode(),
+            },
+            task_vars=task_vars,
+        )
+        result.pop("invocation", None)
+        # The executor honours this key when the task itself has no `notify:`: only what changed is notified.
+        result["_ansible_notify"] = result.pop("notify", [])
+        return result
+
+    def _check(self, number: int, entry: Any) -> None:
+        if not isinstance(entry, dict) or not entry.get("path"):
+            raise AnsibleActionFail(f"files[{number}] needs a path; found {entry!r}")
+        unknown = sorted(set(entry) - ENTRY_KEYS)
+        if unknown:
+            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): unknown {unknown}; known: {sorted(ENTRY_KEYS)}")
+        given = [key for key in ("template", "content", "source") if entry.get(key) is not None]
+        wants_content = entry.get("state", "file") == "file"
+        if wants_content and len(given) != 1:
+            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): give one of template, content, source; found {given}")
+        if not wants_content and given:
+            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): {given[0]} does not go with state {entry['state']}")
+
+    def _content(self, entry: dict[str, Any], task_vars: dict[str, Any]) -> str | None:
+        if entry.get("content") is not None:
+            return str(entry["content"])
+        if entry.get("source"):
+            return str(self._loader.get_text_file_contents(self._find(entry, "files", "source")))
+        if entry.get("template"):
+            return self._render(self._find(entry, "templates", "template"), entry, task_vars)
+        return None
+
+    def _find(self, entry: dict[str, Any], folder: str, key: str) -> str:
+        try:
+            return str(self._find_needle(folder, entry[key]))
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{entry['path']}: {error}") from error
+
+    def _render(self, source: str, entry: dict[str, Any], task_vars: dict[str, Any]) -> str:
+        folder = os.path.dirname(source)
+        variables = dict(task_vars, **(entry.get("vars") or {}))
+        templar = self._templar.copy_with_new_env(searchpath=[folder], available_variables=variables)
+        template = trust_as_template(self._loader.get_text_file_contents(source))
+        try:
+            text = templar.template(
+                template, escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": True}
+            )
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{entry['path']}: cannot render {os.path.basename(source)}: {error}") from error
+        return "" if text is None else str(text)
+
+
+def _as_list(value: Any) -> list[str]:
+    if not value:
+        return []
+    return [str(value)] if isinstance(value, str) else [str(item) for item in value]

@@ -1,0 +1,419 @@
+#!/usr/bin/python
+# MIT License
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Bring a set of files, directories and links to their declared state in one trip
+version_added: 0.1.0
+description:
+  - Renders templates on the controller (action plugin) and applies all entries in one module call, as a transaction.
+  - When a O(files[].validate) command or the final O(verify) command refuses, every entry is put back as it was
+    and the task fails with the command's output.
+  - Handlers are notified per file. The task itself must not have a C(notify) keyword.
+  - A notification whose handler never ran (the run was interrupted) is remembered on the host until the next boot
+    and raised again by the next run. M(shipshape.droplet.units) clears it when it runs as that handler.
+options:
+  files:
+    description: What must be there, in order. A parent directory that is not listed must exist.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Absolute path on the host., type: path, required: true}
+      state:
+        description: What the path shall be. A directory is removed by V(absent) with all it holds.
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      template: {description: Template in the role's C(templates), type: str}
+      source: {description: File in the role's C(files), type: str}
+      content: {description: The text itself., type: str}
+      vars: {description: Further variables for O(files[].template), type: dict}
+      target: {description: Where a link points., type: str}
+      owner: {description: User that owns it., type: str, default: root}
+      group: {description: Group that owns it., type: str, default: root}
+      mode:
+        description: Octal mode as a string. Default V("0644") for files and V("0755") for directories.
+        type: str
+      validate:
+        description: Command that checks the new text before it is put in place; C(%s) is the temporary file.
+        type: str
+      secret: {description: Keep the text out of the diff., type: bool, default: false}
+      once: {description: Create only; leave an existing file alone., type: bool, default: false}
+      notify: {description: Handlers to notify when this entry changes., type: list, elements: str, default: []}
+  purge:
+    description: Directories of ours in which files that are not listed are removed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      directory: {description: Absolute path., type: path, required: true}
+      pattern: {description: Shell pattern of the names that are ours., type: str, default: "*"}
+      notify: {description: Handlers to notify when something was removed., type: list, elements: str, default: []}
+  verify:
+    description: Command run after everything is in place, only when something changed.
+    type: str
+  contents:
+    description: Set by the action plugin.
+    type: str
+    default: ""
+author: Shipshape (@shipshape)
+"""
+
+EXAMPLES = r"""
+- name: Files | Configure
+  shipshape.droplet.files:
+    files:
+      - {path: /etc/nginx/shipshape.d, state: directory}
+      - {path: /etc/nginx/shipshape.d/shop.conf, template: site.conf.j2, notify: nginx | Reload}
+    purge:
+      - {directory: /etc/nginx/shipshape.d, pattern: "*.conf", notify: [nginx | Reload]}
+    verify: nginx -t
+"""
+
+RETURN = r"""
+changed_files:
+  description: The paths that were (or in check mode would be) created, changed or removed.
+  type: list
+  elements: str
+  returned: always
+interrupted:
+  description: Handlers that an earlier, interrupted run still owed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import base64
+import fnmatch
+import grp
+import json
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import tempfile
+import zlib
+from typing import Any, Dict, List, Optional, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_handlers
+
+DEFAULT_MODES = {"file": "0644", "directory": "0755"}
+
+
+class Refused(Exception):
+    """A validation refused the new text, or the system refused to write it."""
+
+
+class Found:
+    """What is at a path before we touch it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.kind = "absent"
+        self.text = ""
+        self.data: Optional[bytes] = None
+        self.target: Optional[str] = None
+        self.mode: Optional[int] = None
+        self.uid: Optional[int] = None
+        self.gid: Optional[int] = None
+        try:
+            info = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self.mode, self.uid, self.gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        if stat.S_ISLNK(info.st_mode):
+            self.kind, self.target = "link", os.readlink(path)
+        elif stat.S_ISDIR(info.st_mode):
+            self.kind = "directory"
+        else:
+            self.kind = "file"
+            with open(path, "rb") as handle:
+                self.data = handle.read()
+            self.text = self.data.decode("utf-8", "replace")
+
+    def restore(self) -> None:
+        """Put back what was found. A removed directory tree is the exception: it is only removed at the very end."""
+        if self.kind == "absent":
+            remove(self.path)
+        elif self.kind == "directory":
+            if not os.path.isdir(self.path):
+                remove(self.path)
+                os.mkdir(self.path)
+        elif self.kind == "link":
+            put_link(self.path, str(self.target))
+        else:
+            put_file(self.path, self.data or b"", self.mode or 0o600, self.uid or 0, self.gid or 0)
+        if self.kind == "directory" and self.mode is not None:
+            os.chmod(self.path, self.mode)
+            os.chown(self.path, self.uid or 0, self.gid or 0)
+
+
+def remove(path: str) -> None:
+    if os.path.islink(path) or os.path.isfile(path):
+        os.unlink(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def put_link(path: str, target: str) -> None:
+    """Replace whatever is there by a link, atomically when it is a link or file."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove(path)
+    temporary = "%s.shipshape-%d" % (path, os.getpid())
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+
+
+def write_temporary(path: str, data: bytes, mode: int, uid: int, gid: int) -> str:
+    handle, temporary = tempfile.mkstemp(prefix=".shipshape-", dir=os.path.dirname(path))
+    with os.fdopen(handle, "wb") as stream:
+        os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+        stream.write(data)
+        stream.flush()
+        os.fsync(handle)
+    return temporary
+
+
+def put_file(path: str, data: bytes, mode: int, uid: int, gid: int) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove(path)
+    os.replace(write_temporary(path, data, mode, uid, gid), path)
+
+
+class Entry:
+    """One declared path with what is there now and whether they differ."""
+
+    def __init__(self, module: AnsibleModule, spec: Dict[str, Any], content: Optional[str]) -> None:
+        self.module = module
+        self.path: str = spec["path"]
+        self.state: str = spec["state"]
+        self.spec = spec
+        self.data = None if content is None else content.encode("utf-8")
+        self.mode = int(spec["mode"] or DEFAULT_MODES.get(self.state, "0644"), 8)
+        self.found = Found(self.path)
+        self.uid = self._id(spec["owner"], pwd.getpwnam, "pw_uid", "owner")
+        self.gid = self._id(spec["group"], grp.getgrnam, "gr_gid", "group")
+
+    def _id(self, name: str, lookup: Any, field: str, what: str) -> Optional[int]:
+        if self.state in ("absent", "link"):
+            return 0
+        try:
+            return int(getattr(lookup(name), field))
+        except KeyError:
+            if self.module.check_mode:
+                return None  # the task that makes this user would have run before
+            self.module.fail_json(msg="%s: the %s '%s' does not exist on this host" % (self.path, what, name))
+        return None
+
+    @property
+    def attributes_differ(self) -> bool:
+        found = self.found
+        return (found.mode, found.uid, found.gid) != (self.mode, self.uid, self.gid)
+
+    @property
+    def changed(self) -> bool:
+        found = self.found
+        if self.state == "absent":
+            return found.kind != "absent"
+        if self.state == "link":
+            return found.kind != "link" or found.target != self.spec["target"]
+        if self.spec["once"] and found.kind == self.state:
+            return False
+        if found.kind != self.state:
+            return True
+        if self.state == "file" and found.data != self.data:
+            return True
+        return self.attributes_differ
+
+    def diff(self) -> Dict[str, Any]:
+        before, after = describe(self.found), self._describe_after()
+        if self.state == "file" and self.found.kind in ("file", "absent") and before == after:
+            # Only the attributes stay the same: the text is what changed.
+            before, after = self.found.text, (self.data or b"").decode("utf-8")
+        elif self.state == "file" and self.found.data != self.data:
+            before = before + self.found.text
+            after = after + (self.data or b"").decode("utf-8")
+        if self.spec["secret"] and self.found.data != self.data:
+            before = "(%s)\n" % ("nothing" if self.found.kind == "absent" else "a secret text")
+            after = "(another secret text)\n" if self.found.kind == "file" else "(a secret text)\n"
+        return {"before_header": self.path, "after_header": self.path, "before": before, "after": after}
+
+    def _describe_after(self) -> str:
+        if self.state == "absent":
+            return "absent\n"
+        if self.state == "link":
+            return "link -> %s\n" % self.spec["target"]
+        return "%s %s:%s %04o\n" % (self.state, self.spec["owner"], self.spec["group"], self.mode)
+
+    def apply(self) -> None:
+        if self.state == "absent":
+            remove(self.path)
+        elif self.state == "link":
+            put_link(self.path, self.spec["target"])
+        elif self.state == "directory":
+            if self.found.kind not in ("directory", "absent"):
+                raise Refused("%s is a %s, not a directory; move it away first" % (self.path, self.found.kind))
+            if self.found.kind == "absent":
+                os.mkdir(self.path, self.mode)
+            os.chown(self.path, self.uid or 0, self.gid or 0)
+            os.chmod(self.path, self.mode)
+        else:
+            self._apply_file()
+
+    def _apply_file(self) -> None:
+        temporary = write_temporary(self.path, self.data or b"", self.mode, self.uid or 0, self.gid or 0)
+        try:
+            if self.spec["validate"]:
+                run(self.module, self.spec["validate"].replace("%s", shlex.quote(temporary)), self.path)
+            if os.path.isdir(self.path) and not os.path.islink(self.path):
+                raise Refused("%s is a directory, not a file; move it away first" % self.path)
+            os.replace(temporary, self.path)
+        finally:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+
+
+def describe(found: Found) -> str:
+    if found.kind == "absent":
+        return "absent\n"
+    if found.kind == "link":
+        return "link -> %s\n" % found.target
+    return "%s %s:%s %04o\n" % (found.kind, user_name(found.uid), group_name(found.gid), found.mode or 0)
+
+
+def user_name(uid: Optional[int]) -> str:
+    try:
+        return pwd.getpwuid(uid or 0).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: Optional[int]) -> str:
+    try:
+        return grp.getgrgid(gid or 0).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def run(module: AnsibleModule, command: str, what: str) -> None:
+    code, out, err = module.run_command(shlex.split(command))
+    if code != 0:
+        text = "\n".join(part.strip() for part in (out, err) if part.strip())
+        raise Refused("%s was refused by '%s' (exit %d); everything was put back as it was:\n%s" % (what, command, code, text))
+
+
+def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
+    """Entries that remove what lies in our directories and is not listed any more."""
+    entries = []
+    for item in purge:
+        try:
+            names = sorted(os.listdir(item["directory"]))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            path = os.path.join(item["directory"], name)
+            if path in listed or not fnmatch.fnmatch(name, item["pattern"]) or name.startswith(".shipshape-"):
+                continue
+            spec = dict(path=path, state="absent", owner="root", group="root", mode=None, target=None, validate=None,
+                        secret=False, once=False, notify=item["notify"])  # fmt: skip
+            entries.append(Entry(module, spec, None))
+    return entries
+
+
+def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str]) -> None:
+    """Apply all, or put everything back and say what refused."""
+    done: List[Entry] = []
+    # A tree cannot be put back from memory, so trees go only after the last check has passed.
+    trees = [entry for entry in entries if entry.state == "absent" and entry.found.kind == "directory"]
+    try:
+        for entry in entries:
+            if entry not in trees:
+                done.append(entry)
+                entry.apply()
+        if verify:
+            run(module, verify, "The new configuration")
+    except (Refused, OSError) as error:
+        for entry in reversed(done):
+            entry.found.restore()
+        module.fail_json(msg=str(error), changed_files=[])
+    for entry in trees:
+        entry.apply()
+
+
+def argument_spec() -> Dict[str, Any]:
+    return dict(
+        files=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                path=dict(type="path", required=True),
+                state=dict(type="str", choices=["file", "directory", "link", "absent"], default="file"),
+                target=dict(type="str"),
+                owner=dict(type="str", default="root"),
+                group=dict(type="str", default="root"),
+                mode=dict(type="str"),
+                validate=dict(type="str"),
+                secret=dict(type="bool", default=False, no_log=False),
+                once=dict(type="bool", default=False),
+                notify=dict(type="list", elements="str", default=[]),
+            ),
+        ),
+        purge=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                directory=dict(type="path", required=True),
+                pattern=dict(type="str", default="*"),
+                notify=dict(type="list", elements="str", default=[]),
+            ),
+        ),
+        verify=dict(type="str"),
+        contents=dict(type="str", default="", no_log=True),
+    )
+
+
+def handlers_to_notify(module: AnsibleModule, entries: List[Entry]) -> Tuple[List[str], List[str]]:
+    """(what to notify now, what an interrupted run still owes)."""
+    watched = [name for entry in entries for name in entry.spec["notify"]]
+    owed = [name for name in owed_handlers.owed() if name in watched]
+    wanted = [name for entry in entries if entry.changed for name in entry.spec["notify"]] + owed
+    return list(dict.fromkeys(wanted)), list(dict.fromkeys(owed))
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    packed = module.params["contents"]
+    contents: Dict[str, str] = json.loads(zlib.decompress(base64.b64decode(packed)).decode()) if packed else {}
+
+    entries = [Entry(module, spec, contents.get(spec["path"])) for spec in module.params["files"]]
+    entries += expand_purge(module, module.params["purge"], [entry.path for entry in entries])
+    changes = [entry for entry in entries if entry.changed]
+    notify, owed = handlers_to_notify(module, entries)
+    result: Dict[str, Any] = dict(
+        changed=bool(changes or owed),
+        changed_files=[entry.path for entry in changes],
+        interrupted=owed,
+        notify=notify,
+    )
+    if module._diff:
+        result["diff"] = [entry.diff() for entry in changes]
+    if changes and not module.check_mode:
+        transact(module, changes, module.params["verify"])
+        owed_handlers.remember(notify)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
