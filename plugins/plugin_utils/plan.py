@@ -1,0 +1,255 @@
+"""What follows from `apps` and the topology: each role's input for one host.
+
+Apps are read key by key and only as far as needed, because Ansible templates what is read: whoever asks for the sites
+does not decrypt the environment. Inventories are validated before this runs, so that it does not repeat the checks.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from .names import app_port, database_name, host_network, is_address, socket_address
+from .topology import LOOPBACK, Topology
+
+Apps = Mapping[str, Mapping[str, Any]]
+Row = dict[str, Any]
+
+TLS_DIRECTORY = "/etc/shipshape/tls"
+PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
+POSTGRESQL_PORT = 5432
+
+
+class PlanError(ValueError):
+    """The inventory asks for something that cannot be planned; the message says what."""
+
+
+def _texts(value: str | Iterable[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _of_type(apps: Apps, kind: str) -> dict[str, Mapping[str, Any]]:
+    return {name: app for name, app in apps.items() if app.get("type") == kind}
+
+
+def _with_database(apps: Apps) -> dict[str, Mapping[str, Any]]:
+    return {name: app for name, app in apps.items() if app.get("database") is not None}
+
+
+def _port(name: str, app: Mapping[str, Any]) -> int:
+    return int(app.get("port") or app_port(name))
+
+
+def _database(name: str, app: Mapping[str, Any]) -> str:
+    return str(app["database"].get("name") or database_name(name))
+
+
+def database_host(topology: Topology) -> str:
+    """The one host that holds the databases."""
+    if len(topology.database) == 1:
+        return topology.database[0]
+    found = ", ".join(topology.database) or "no host"
+    raise PlanError(f"apps need a database, and group `database` has {found}; put exactly one host into it")
+
+
+def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> Row:
+    domains = _texts(app.get("domains"))
+    self_signed = is_address(domains[0])
+    site: Row = {
+        "name": name,
+        "domains": domains,
+        "redirect_domains": _texts(app.get("redirect_domains")),
+        "certificate": f"{TLS_DIRECTORY}/{name}/fullchain.pem",
+        "certificate_key": f"{TLS_DIRECTORY}/{name}/privkey.pem",
+        "self_signed": self_signed,
+        # Browsers ignore it over a certificate they do not trust, and for an address.
+        "hsts": not self_signed,
+        "locations": [
+            {"path": path, "upstream": upstream} for path, upstream in (app.get("locations") or {}).items()
+        ],
+    }
+    if limit := app.get("rate_limit"):
+        per_minute = int(limit["per_minute"])
+        # A page with its assets arrives at once: without room for that, the limit would hit honest visitors first.
+        site["rate_limit"] = {"per_minute": per_minute, "burst": int(limit.get("burst") or max(per_minute // 10, 20))}
+    if app["type"] == "static":
+        site["static"] = {"root": f"/srv/{name}/current/public", "spa": bool(app.get("spa", False))}
+        return site
+    site["proxy"] = {
+        "upstreams": [socket_address(_upstream(topology, host, server), _port(name, app)) for server in topology.app],
+        "websockets": _texts(app.get("websocket")),
+        "timeout": int(app.get("timeout") or 60),
+        "max_body_size": str(app.get("max_body_size") or "10m"),
+    }
+    return site
+
+
+def _upstream(topology: Topology, proxy: str, server: str) -> str:
+    """Where this proxy finds the app on that server: exactly where the app listens."""
+    return topology.app_address(server, public=True) if proxy == server else topology.path(proxy, server)
+
+
+def _sites(apps: Apps, topology: Topology, host: str) -> list[Row]:
+    if host not in topology.proxy:
+        return []
+    return [_site(name, app, topology, host) for name, app in apps.items() if app.get("domains")]
+
+
+def _certificates(sites: Sequence[Row]) -> list[Row]:
+    return [
+        {"name": site["name"], "domains": site["domains"] + site["redirect_domains"]}
+        for site in sites
+        if not site["self_signed"]
+    ]
+
+
+def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
+    users = _with_database(apps)
+    databases: list[Row] = []
+    roles: list[Row] = []
+    clients: list[Row] = []
+    remote: set[str] = set()
+    if users and host == database_host(topology):
+        for name, app in users.items():
+            database = _database(name, app)
+            databases.append(
+                {"name": database, "owner": database, "extensions": _texts(app["database"].get("extensions"))}
+            )
+            password = app["database"].get("password")
+            roles.append({"name": database, "password": password} if password else {"name": database})
+            sources = [topology.path(host, server) for server in topology.app]
+            clients.append({"database": database, "role": database, "addresses": [host_network(a) for a in sources]})
+            remote.update(source for source in sources if source != LOOPBACK)
+    return {
+        "postgresql_databases": databases,
+        "postgresql_roles": roles,
+        "postgresql_clients": clients,
+        "postgresql_listen_addresses": ["localhost"] + ([topology.addresses[host]] if remote else []),
+    }
+
+
+def _firewall(apps: Apps, topology: Topology, host: str, clients: Sequence[Row]) -> list[Row]:
+    rules: list[Row] = []
+    if host in topology.proxy:
+        rules += [{"name": "http", "port": 80, "protocol": "tcp"}, {"name": "https", "port": 443, "protocol": "tcp"}]
+    proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
+    if host in topology.app and proxies:
+        rules += [
+            {"name": name, "port": _port(name, app), "protocol": "tcp", "sources": proxies}
+            for name, app in _of_type(apps, "python").items()
+            if app.get("domains")
+        ]
+    addresses = dict.fromkeys(address for client in clients for address in client["addresses"])
+    remote = [address for address in addresses if address != host_network(LOOPBACK)]
+    if remote:
+        rules.append({"name": "postgresql", "port": POSTGRESQL_PORT, "protocol": "tcp", "sources": remote})
+    return rules
+
+
+def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
+    """The database roles the apps of this host log in as, and the file on the database host that has the password."""
+    if host not in topology.app:
+        return []
+    return [
+        {
+            "role": _database(name, app),
+            "host": database_host(topology),
+            "path": f"{PASSWORD_DIRECTORY}/{_database(name, app)}.password",
+        }
+        for name, app in _with_database(apps).items()
+        if not app["database"].get("password")
+    ]
+
+
+def plan(apps: Apps, topology: Topology, host: str) -> Row:
+    """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
+    sites = _sites(apps, topology, host)
+    certificates = _certificates(sites)
+    postgresql = _postgresql(apps, topology, host)
+    return {
+        "nginx_sites": sites,
+        "certbot_certificates": certificates,
+        **postgresql,
+        "hardening_contributed_firewall_rules": _firewall(apps, topology, host, postgresql["postgresql_clients"]),
+        "backup_paths": ["/etc/shipshape"] + (["/etc/letsencrypt"] if certificates else []),
+        "database_logins": _logins(apps, topology, host),
+    }
+
+
+def text(value: Any) -> str:
+    """A value of the environment as the text that a process sees: YAML's true is `true`, not Python's `True`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _environment(
+    name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None
+) -> dict[str, str]:
+    environment = {
+        "HOST": topology.app_address(host, public=bool(app.get("domains"))),
+        "PORT": str(_port(name, app)),
+    }
+    if (database := app.get("database")) is not None:
+        role = _database(name, app)
+        password = database.get("password")
+        if not password and passwords is not None:
+            if role not in passwords:
+                raise PlanError(f"the password of database role {role} was not read before app {name} was planned")
+            password = passwords[role]
+        if password:
+            address = socket_address(topology.path(host, database_host(topology)), POSTGRESQL_PORT)
+            environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{address}/{role}"
+    environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
+    return environment
+
+
+def _release(name: str, app: Mapping[str, Any]) -> Row:
+    source = app["source"]
+    return {
+        "name": name,
+        "type": app["type"],
+        "user": name,
+        "directory": f"/srv/{name}",
+        "source": {
+            "git": source["git"],
+            "version": str(source.get("version") or "main"),
+            "path": os.path.normpath(source.get("path") or "."),
+        },
+        "packages": _texts(app.get("packages")),
+        "keep_releases": int(app.get("keep_releases") or 5),
+    }
+
+
+def plan_apps(
+    apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
+) -> list[Row]:
+    """The apps to deploy on `host`: python apps on app hosts, static ones where they are served, on the proxies.
+
+    `passwords` are those of the database roles by name. None means that they are not read yet: then DATABASE_URL is
+    missing, and the list serves to install packages and to create users, not to start anything.
+    """
+    if only and only not in apps:
+        raise PlanError(f"there is no app {only!r}; `apps` has: {', '.join(apps) or 'none'}")
+    rows: list[Row] = []
+    for name, app in apps.items():
+        if only and name != only:
+            continue
+        if app["type"] == "static" and host in topology.proxy:
+            rows.append(_release(name, app))
+        if app["type"] == "python" and host in topology.app:
+            rows.append(
+                {
+                    **_release(name, app),
+                    "command": str(app["command"]),
+                    # One host migrates; the others of the group wait at the same task.
+                    "migrate": str(app.get("migrate") or "") if host == topology.app[0] else "",
+                    "health": str(app.get("health") or ""),
+                    "address": topology.app_address(host, public=bool(app.get("domains"))),
+                    "port": _port(name, app),
+                    "env": _environment(name, app, topology, host, passwords),
+                }
+            )
+    return rows
