@@ -1,0 +1,35 @@
+"""Names, addresses and paths of the lab. Everything the lab makes carries these names, so that `down` finds all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+STATE = PROJECT / ".lab"
+
+SSH_KEY = STATE / "ssh" / "id_ed25519"
+KNOWN_HOSTS = STATE / "known_hosts"
+CA_CERTIFICATE = STATE / "ca" / "root.crt"
+CA_KEY = STATE / "ca" / "root.key"
+S3_KEYS = STATE / "s3.json"
+
+# Where Debian and Ubuntu keep the authorities an administrator added, an intercepting proxy's for example.
+EXTRA_AUTHORITIES = Path("/usr/local/share/ca-certificates")
+
+LABEL = "shipshape.lab"
+DROPLET_IMAGE = "shipshape-droplet"
+BASE_IMAGE = "shipshape-base"
+DEFAULT_RELEASE = "debian-12"
+
+# Outside 172.16.0.0/12, where Docker inside a droplet takes its own bridge from. The upper half is handed out
+# by Docker, the lower half is for addresses that an inventory names.
+NETWORK = "shipshape"
+SUBNET = "10.77.0.0/24"
+DYNAMIC_RANGE = "10.77.0.128/25"
+
+SERVICES = "shipshape-services"
+SERVICES_ADDRESS = "10.77.0.2"
+SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test")
+
+LOCAL_DROPLET = "shipshape-local"
+LOCAL_ADDRESS = "10.77.0.10"

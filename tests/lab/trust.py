@@ -1,0 +1,107 @@
+"""The lab's keys: one SSH key, one certificate authority, one pair of S3 keys. Made once, and kept until `down`."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.lab import settings
+
+LIFETIME = timedelta(days=3650)
+
+
+def ensure_keys() -> None:
+    settings.STATE.mkdir(exist_ok=True)
+    _ensure_ssh_key()
+    _ensure_authority()
+    _ensure_s3_keys()
+
+
+def public_ssh_key() -> str:
+    return settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8")
+
+
+def authorities() -> dict[str, bytes]:
+    """The certificates a droplet must trust, by file name: the lab's own and those the controller trusts on top."""
+    found = {"lab.crt": settings.CA_CERTIFICATE.read_bytes()}
+    for path in sorted(settings.EXTRA_AUTHORITIES.rglob("*.crt")):
+        found[f"controller-{path.name}"] = path.read_bytes()
+    return found
+
+
+def s3_keys() -> dict[str, str]:
+    keys: dict[str, str] = json.loads(settings.S3_KEYS.read_text(encoding="utf-8"))
+    return keys
+
+
+def _ensure_ssh_key() -> None:
+    if settings.SSH_KEY.exists():
+        return
+    settings.SSH_KEY.parent.mkdir(mode=0o700, exist_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "shipshape-lab", "-f", str(settings.SSH_KEY)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def _ensure_authority() -> None:
+    if settings.CA_KEY.exists() and settings.CA_CERTIFICATE.exists():
+        return
+    settings.CA_CERTIFICATE.parent.mkdir(mode=0o700, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Shipshape lab root")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_certificate_signing(), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoded_key = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    _write_secret(settings.CA_KEY, encoded_key)
+    settings.CA_CERTIFICATE.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _certificate_signing() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _ensure_s3_keys() -> None:
+    if settings.S3_KEYS.exists():
+        return
+    keys = {
+        "endpoint": "https://s3.test",
+        "access_key": secrets.token_hex(10).upper(),
+        "secret_key": secrets.token_urlsafe(30),
+    }
+    _write_secret(settings.S3_KEYS, json.dumps(keys, indent=2).encode() + b"\n")
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(content)
