@@ -1,0 +1,84 @@
+"""PostgreSQL settings from a droplet's memory and cores."""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+from ansible.errors import AnsibleFilterError
+
+Setting = Union[str, int, float, bool]
+
+#: Below this 100 sessions would not fit beside everything else the droplet runs.
+SMALL_MB = 960
+#: A kernel update moves the reported memory by some MB; that must not move a setting that asks for a restart.
+STEP_MB = 64
+
+
+def clamp(value: float, least: int, most: int) -> int:
+    return max(least, min(most, int(value)))
+
+
+def postgresql_tuning(memory_mb: int, cores: int = 1) -> dict[str, Setting]:
+    """Memory, WAL, planner and log settings for a server that shares its droplet with an application.
+
+    A quarter of the memory for the shared buffers and half of it as what the system may cache leaves room for the
+    application, the proxy and the kernel; on 512 MB nothing exceeds the distribution's own defaults.
+    """
+    try:
+        memory, cores = round(int(memory_mb) / STEP_MB) * STEP_MB, max(1, int(cores))
+    except (TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"postgresql_tuning: memory in MB and cores are numbers: {error}") from error
+    if memory < 128:
+        raise AnsibleFilterError(f"postgresql_tuning: {memory_mb} MB of memory is too little for PostgreSQL")
+    connections = 50 if memory < SMALL_MB else 100
+    shared = clamp(memory / 4, 64, 8192)
+    # Each session may take work_mem several times (sorts, hashes); three of them for all sessions fit what is left.
+    work = clamp((memory - shared) / (connections * 3), 4, 64)
+    wal = clamp(memory / 2, 256, 4096)
+    gather = clamp(cores / 2, 0, 4)
+    return {
+        "max_connections": connections,
+        "shared_buffers": f"{shared}MB",
+        "effective_cache_size": f"{memory // 2}MB",
+        "work_mem": f"{work}MB",
+        "maintenance_work_mem": f"{clamp(memory / 16, 32, 1024)}MB",
+        # Up to three autovacuum workers at once take this each.
+        "autovacuum_work_mem": f"{clamp(memory / 32, 16, 512)}MB",
+        "min_wal_size": f"{clamp(wal / 4, 80, 1024)}MB",
+        "max_wal_size": f"{wal}MB",
+        "wal_compression": "on",
+        "checkpoint_completion_target": 0.9,
+        # Droplets have solid-state disks: a random page costs hardly more than the next one.
+        "random_page_cost": 1.1,
+        "effective_io_concurrency": 200,
+        "max_worker_processes": max(8, cores),
+        "max_parallel_workers": cores,
+        "max_parallel_workers_per_gather": gather,
+        "max_parallel_maintenance_workers": gather,
+        "shared_preload_libraries": "pg_stat_statements",
+        "log_min_duration_statement": "1s",
+        "log_lock_waits": "on",
+        "log_autovacuum_min_duration": "10s",
+        "log_temp_files": "10MB",
+        "log_line_prefix": "%m [%p] %q%u@%d ",
+    }
+
+
+def postgresql_literal(value: Any) -> str:
+    """A value as a configuration file takes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(str(part) for part in value)
+    text = str(value)
+    if "\n" in text:
+        raise AnsibleFilterError(f"a PostgreSQL setting is one line; found {text!r}")
+    # A backslash begins an escape even between quotes (guc-file.l), so it is doubled like the quote.
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Any]:
+        return {"postgresql_tuning": postgresql_tuning, "postgresql_literal": postgresql_literal}

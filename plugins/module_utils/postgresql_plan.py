@@ -1,0 +1,190 @@
+"""From what a server has and what is wanted to the statements between the two. Pure: asks nothing, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_scram as scram
+
+DEFAULT_LOCALE = "C.UTF-8"
+MAXIMUM_NAME_BYTES = 63
+#: What an application's role must not have. Row-level security holds for it, and so do the grants.
+POWERS = {
+    "superuser": "NOSUPERUSER",
+    "bypassrls": "NOBYPASSRLS",
+    "createdb": "NOCREATEDB",
+    "createrole": "NOCREATEROLE",
+    "replication": "NOREPLICATION",
+}
+
+SERVER_STATE = """
+SELECT json_build_object(
+  'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object('verifier', rolpassword, 'login', rolcanlogin,
+      'superuser', rolsuper, 'bypassrls', rolbypassrls, 'createdb', rolcreatedb, 'createrole', rolcreaterole,
+      'replication', rolreplication)), '{}') FROM pg_authid),
+  'databases', (SELECT coalesce(json_object_agg(datname, json_build_object('owner', pg_get_userbyid(datdba),
+      'public', has_database_privilege('public', oid, 'CONNECT') OR has_database_privilege('public', oid, 'TEMPORARY'),
+      'connect', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(grantee)), '[]')
+        FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{}') FROM pg_database),
+  'available', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions))
+"""
+DATABASE_STATE = """
+SELECT json_build_object(
+  'extensions', (SELECT coalesce(json_agg(extname), '[]') FROM pg_extension),
+  'public_schema', (SELECT json_build_object('owner', pg_get_userbyid(nspowner),
+      'open', has_schema_privilege('public', oid, 'CREATE')) FROM pg_namespace WHERE nspname = 'public'))
+"""
+
+
+@dataclass
+class Action:
+    """One statement. The summary is for people; the SQL may carry a verifier and is never shown."""
+
+    summary: str
+    sql: str
+    database: str = "postgres"
+
+
+@dataclass
+class State:
+    """What is on the server; by default a server fresh from its package."""
+
+    version: int
+    roles: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    databases: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    available: Optional[List[str]] = None  # None: nobody could be asked
+    details: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+
+
+def quote_name(name: str) -> str:
+    return '"%s"' % name.replace('"', '""')
+
+
+def quote_text(text: str) -> str:
+    """A literal whatever standard_conforming_strings says."""
+    return "E'%s'" % text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def name_problem(name: str) -> str:
+    """Why a name will not do, '' when it will."""
+    if not name or len(name.encode("utf-8")) > MAXIMUM_NAME_BYTES:
+        return "PostgreSQL takes names of 1 to %d bytes" % MAXIMUM_NAME_BYTES
+    if not name.isprintable() or "/" in name or name.startswith("."):
+        return "a name has no slash, no control character and no leading dot (a role's password is kept in a file of its name)"
+    if name.startswith("pg_"):
+        return "names that begin with pg_ are the server's own"
+    return ""
+
+
+def find_problems(state: State, roles: List[Dict[str, Any]], databases: List[Dict[str, Any]],
+                  clients: List[Dict[str, Any]]) -> List[str]:  # fmt: skip
+    """All that stands against the plan, each with where it was said."""
+    problems = []
+    for label, entries, taken in (
+        ("postgresql_roles", roles, ("postgres", "public", "none")),
+        ("postgresql_databases", databases, ("postgres", "template0", "template1")),
+    ):
+        names = [entry["name"] for entry in entries]
+        for number, name in enumerate(names):
+            where = "%s[%d].name: '%s'" % (label, number, name)
+            problem = name_problem(name)
+            if problem:
+                problems.append("%s: %s" % (where, problem))
+            if name in taken:
+                problems.append("%s belongs to the server; choose a name of the application's own" % where)
+            if name in names[:number]:
+                problems.append("%s is there twice; keep one of the two" % where)
+    known_roles = {role["name"] for role in roles} | set(state.roles)
+    for number, database in enumerate(databases):
+        where = "postgresql_databases[%d] ('%s')" % (number, database["name"])
+        owner = state.roles.get(database["owner"], {})
+        if database["owner"] not in known_roles:
+            problems.append("%s: owner '%s' is neither in postgresql_roles nor on the server" % (where, database["owner"]))
+        if owner.get("superuser") and database["owner"] not in {role["name"] for role in roles}:
+            problems.append("%s: owner '%s' is a superuser; an application's owner must not be" % (where, database["owner"]))
+        for extension in database["extensions"]:
+            if state.available is not None and extension not in state.available:
+                problems.append(
+                    "%s: extension '%s' is not available on this server. Check the spelling; if it comes in a package "
+                    "of its own, name that package in postgresql_packages" % (where, extension)
+                )
+    known_databases = {database["name"] for database in databases} | set(state.databases)
+    for number, client in enumerate(clients):
+        where = "postgresql_clients[%d]" % number
+        if client["role"] not in known_roles:
+            problems.append("%s: role '%s' is neither in postgresql_roles nor on the server" % (where, client["role"]))
+        if client["database"] not in known_databases:
+            problems.append("%s: database '%s' is neither in postgresql_databases nor on the server" % (where, client["database"]))
+    return problems
+
+
+def plan_roles(state: State, roles: List[Dict[str, Any]]) -> List[Action]:
+    actions = []
+    for role in roles:
+        name, password = role["name"], role["password"]
+        present = state.roles.get(name)
+        if present is None:
+            options = "LOGIN " + " ".join(POWERS.values())
+            sql = "CREATE ROLE %s %s PASSWORD %s" % (quote_name(name), options, quote_text(scram.verifier(password)))
+            actions.append(Action("create role %s" % name, sql))
+            continue
+        wrong = [option for power, option in POWERS.items() if present[power]]
+        if not present["login"]:
+            wrong.append("LOGIN")
+        if wrong:
+            actions.append(Action("alter role %s: %s" % (name, " ".join(wrong)), "ALTER ROLE %s %s" % (quote_name(name), " ".join(wrong))))
+        if not scram.matches(password, present["verifier"]):
+            sql = "ALTER ROLE %s PASSWORD %s" % (quote_name(name), quote_text(scram.verifier(password)))
+            actions.append(Action("change the password of role %s" % name, sql))
+    return actions
+
+
+def plan_databases(state: State, databases: List[Dict[str, Any]], clients: List[Dict[str, Any]]) -> List[Action]:
+    actions = []
+    for database in databases:
+        name, owner = database["name"], database["owner"]
+        quoted, quoted_owner = quote_name(name), quote_name(owner)
+        present = state.databases.get(name)
+        if present is None:
+            # From template0, so that encoding and collation are ours and not what the host's locale happened to be.
+            locale = quote_text(database.get("locale") or DEFAULT_LOCALE)
+            sql = "CREATE DATABASE %s OWNER %s TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE %s LC_CTYPE %s"
+            actions.append(Action("create database %s" % name, sql % (quoted, quoted_owner, locale, locale)))
+            present = {"owner": owner, "public": True, "connect": []}
+        if present["owner"] != owner:
+            actions.append(Action("give database %s to %s" % (name, owner), "ALTER DATABASE %s OWNER TO %s" % (quoted, quoted_owner)))
+        if present["public"]:
+            actions.append(Action("close database %s to other roles" % name, "REVOKE ALL ON DATABASE %s FROM PUBLIC" % quoted))
+        wanted = {client["role"] for client in clients if client["database"] == name} - {owner}
+        for role in sorted(wanted - set(present["connect"])):
+            sql = "GRANT CONNECT ON DATABASE %s TO %s" % (quoted, quote_name(role))
+            actions.append(Action("let role %s connect to database %s" % (role, name), sql))
+        actions += plan_inside(state, database)
+    return actions
+
+
+def plan_inside(state: State, database: Dict[str, Any]) -> List[Action]:
+    """What happens within one database: its extensions and its public schema."""
+    name, owner = database["name"], database["owner"]
+    inside = state.details.get(name) or fresh_database(state.version)
+    actions = []
+    for extension in database["extensions"]:
+        if extension not in inside["extensions"]:
+            sql = "CREATE EXTENSION %s" % quote_name(extension)
+            actions.append(Action("create extension %s in %s" % (extension, name), sql, name))
+    schema = inside["public_schema"]
+    if schema and schema["owner"] == "postgres":
+        sql = "ALTER SCHEMA public OWNER TO %s" % quote_name(owner)
+        actions.append(Action("give schema public of %s to %s" % (name, owner), sql, name))
+    if schema and schema["open"]:
+        # Before PostgreSQL 15 whoever could connect could also create objects there.
+        actions.append(Action("close schema public of %s" % name, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", name))
+    return actions
+
+
+def fresh_database(version: int) -> Dict[str, Any]:
+    """What template0 gives a new database."""
+    modern = version >= 15
+    schema = {"owner": "pg_database_owner" if modern else "postgres", "open": not modern}
+    return {"extensions": ["plpgsql"], "public_schema": schema}

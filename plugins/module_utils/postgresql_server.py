@@ -1,0 +1,228 @@
+"""The local cluster as Debian lays it out: talk to it over its socket, and bring it up with the configuration on disk."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pwd
+import subprocess
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+ACCOUNT = "postgres"
+SOCKET_DIRECTORY = "/var/run/postgresql"
+# Nothing of a session of ours is kept by the server: a verifier is not a password, but nobody else's business either.
+QUIET = (
+    "SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = 'panic'; "
+    "SET pg_stat_statements.track_utility = off; SET client_min_messages = 'warning';\n"
+)
+
+SETTINGS = """
+SELECT json_build_object(
+  'version', current_setting('server_version_num')::int / 10000,
+  'loaded', extract(epoch FROM pg_conf_load_time()),
+  'files', json_build_array(current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'),
+    current_setting('ssl_cert_file'), current_setting('ssl_key_file')),
+  'pending', (SELECT coalesce(json_agg(s.name ORDER BY s.name), '[]') FROM pg_settings s WHERE s.pending_restart AND NOT EXISTS
+    (SELECT FROM pg_file_settings f WHERE f.name = s.name AND f.sourcefile LIKE '%/postgresql.auto.conf')))
+"""
+BAD_LINES = """
+SELECT coalesce(json_agg(line), '[]') FROM (
+  SELECT format('%s line %s: %s', sourcefile, sourceline, error) AS line FROM pg_file_settings
+    WHERE error IS NOT NULL AND error <> 'setting could not be applied'
+  UNION ALL
+  SELECT format('pg_hba.conf line %s: %s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL) AS bad
+"""
+
+
+class ServerError(Exception):
+    """The server, or a program that reaches it, said no."""
+
+
+def _as_postgres() -> Callable[[], None]:
+    account = pwd.getpwnam(ACCOUNT)
+
+    def become() -> None:
+        if os.geteuid() == 0:
+            os.initgroups(ACCOUNT, account.pw_gid)
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+
+    return become
+
+
+def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C",
+        "PGHOST": SOCKET_DIRECTORY,
+        "PGPORT": str(port),
+        "PGCLIENTENCODING": "UTF8",
+        "PGCONNECT_TIMEOUT": "10",
+    }
+    done = subprocess.run(
+        arguments,
+        input=stdin.encode("utf-8"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        preexec_fn=_as_postgres(),  # a plain setuid: no PAM session, no entry in the authentication log
+        check=False,
+    )
+    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+class Cluster:
+    """One cluster (version and name), reached through its socket."""
+
+    def __init__(self, version: str, name: str = "main", port: int = 5432) -> None:
+        self.version = version
+        self.name = name
+        self.port = port
+        self.configuration = "/etc/postgresql/%s/%s" % (version, name)
+        self.binaries = "/usr/lib/postgresql/%s/bin" % version
+        self.unit = "postgresql@%s-%s.service" % (version, name)
+
+    @property
+    def exists(self) -> bool:
+        return os.path.exists(os.path.join(self.configuration, "postgresql.conf"))
+
+    @property
+    def installed(self) -> bool:
+        return os.path.exists(os.path.join(self.binaries, "psql"))
+
+    def others(self) -> List[str]:
+        """Clusters of another version that live here too."""
+        found = (path.split("/")[3:5] for path in glob.glob("/etc/postgresql/*/*/postgresql.conf"))
+        return sorted("%s/%s" % (version, name) for version, name in found if version != self.version)
+
+    # -- talking to it ------------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, database: str = "postgres") -> str:
+        psql = [os.path.join(self.binaries, "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse"]
+        # The statements go by standard input: an argument could be read in the process list.
+        code, out, err = run_as_postgres(psql + ["-d", database, "-f", "-"], QUIET + sql, self.port)
+        if code != 0:
+            raise ServerError(err.replace("psql:<stdin>:", "line ").strip() or "psql ended with %d" % code)
+        return out
+
+    def query(self, sql: str, database: str = "postgres") -> Any:
+        return json.loads(self.execute(sql, database))
+
+    def answers(self) -> bool:
+        try:
+            return self.execute("SELECT 1", "postgres").strip() == "1"
+        except ServerError:
+            return False
+
+    def wait(self, seconds: int) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.answers():
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    "cluster %s/%s does not answer after %d s. The end of its log:\n%s"
+                    % (self.version, self.name, seconds, self.log_tail())
+                )
+            time.sleep(0.2)
+
+    def log_tail(self, lines: int = 15) -> str:
+        path = "/var/log/postgresql/postgresql-%s-%s.log" % (self.version, self.name)
+        try:
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                return "".join(handle.readlines()[-lines:])
+        except OSError as error:
+            return str(error)
+
+    # -- the service --------------------------------------------------------------------------------------------------
+
+    def control(self, verb: str) -> None:
+        if os.path.isdir("/run/systemd/system"):
+            command = ["systemctl", verb, self.unit]
+        else:
+            command = ["pg_ctlcluster", self.version, self.name, verb]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode != 0:
+            raise ServerError(
+                "'%s' ended with %d:\n%s\nThe end of the cluster's log:\n%s"
+                % (" ".join(command), done.returncode, done.stdout.decode("utf-8", "replace").strip(), self.log_tail())
+            )
+
+    def starts_at_boot(self) -> bool:
+        if not os.path.isdir("/run/systemd/system"):
+            return True
+        command = ["systemctl", "is-enabled", "--quiet", "postgresql.service"]
+        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+    def check_configuration(self) -> None:
+        """What a start would say to the configuration on disk, asked before the running server is stopped."""
+        postgres = os.path.join(self.binaries, "postgres")
+        code, _, err = run_as_postgres([postgres, "-D", self.configuration, "-C", "data_directory"])
+        if code != 0:
+            raise ServerError("the server would not start with the configuration on disk:\n%s" % err.strip())
+
+    def settings(self) -> Dict[str, Any]:
+        found: Dict[str, Any] = self.query(SETTINGS)
+        return found
+
+    def outdated(self, settings: Dict[str, Any]) -> List[str]:
+        """Files written after the server last read them. True also after a run that was cut off before its reload."""
+        files = [path for path in settings["files"] if os.path.isabs(path)]
+        files += glob.glob(os.path.join(os.path.dirname(settings["files"][0]), "conf.d", "*.conf"))
+        now = time.time()
+        newer = []
+        for path in files:
+            try:
+                written = os.stat(path).st_ctime
+            except OSError:
+                continue
+            # A time in the future (the clock was set back) would ask for a reload at every run.
+            if settings["loaded"] < written <= now:
+                newer.append(path)
+        return newer
+
+    def reload(self, seconds: int = 15) -> None:
+        bad = self.query(BAD_LINES)
+        if bad:
+            raise ServerError("the configuration on disk has errors, the server keeps the old one:\n%s" % "\n".join(bad))
+        before = self.settings()["loaded"]
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + seconds
+        while self.settings()["loaded"] <= before:
+            if time.monotonic() > deadline:
+                raise ServerError("the server did not take up its configuration:\n%s" % self.log_tail())
+            time.sleep(0.05)
+
+
+def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Optional[Dict[str, Any]]]:
+    """Have the cluster run with what is on disk: (what was or would be done, its settings if it can be asked).
+
+    A restart only when a changed setting asks for one, a reload when anything changed, nothing otherwise.
+    """
+    actions: List[str] = []
+    if not cluster.starts_at_boot():
+        actions.append("start PostgreSQL at boot")
+        if apply:
+            subprocess.run(["systemctl", "enable", "--quiet", "postgresql.service"], check=True)
+    if not cluster.answers():
+        actions.append("start cluster %s/%s" % (cluster.version, cluster.name))
+        if not apply:
+            return actions, None
+        cluster.check_configuration()
+        cluster.control("start")
+        cluster.wait(timeout)
+    settings = cluster.settings()
+    if cluster.outdated(settings):
+        actions.append("reload the configuration")
+        if apply:
+            cluster.reload()
+            settings = cluster.settings()
+    if settings["pending"]:
+        actions.append("restart for %s" % ", ".join(settings["pending"]))
+        if apply:
+            cluster.check_configuration()
+            cluster.control("restart")
+            cluster.wait(timeout)
+            settings = cluster.settings()
+    return actions, settings

@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# MIT License
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_secret
+short_description: Make a random secret once on a host, and read it from there
+version_added: 0.1.0
+description:
+  - Ensures that a file readable by root only holds a random secret and returns that secret, so that a play can hand a
+    secret made on one host (a database role's password) to another (the application's).
+  - Refuses to run in a task without C(no_log), because the connection would print the result at high verbosity.
+  - In check mode nothing is written. When the file is missing, a secret that stands for the one to come is returned.
+options:
+  path:
+    description: Absolute path of the file. Its directory is made with mode 0700 when it is missing.
+    type: path
+    required: true
+  length:
+    description: Letters and digits of a newly made secret.
+    type: int
+    default: 32
+  create:
+    description: Make the secret when there is none. Otherwise its absence is an error.
+    type: bool
+    default: true
+author: Shipshape (@shipshape)
+"""
+
+EXAMPLES = r"""
+- name: Database | Read the password of the application's role
+  shipshape.droplet.host_secret:
+    path: /etc/shipshape/postgresql/shop.password
+  delegate_to: database-1
+  register: __shop_password
+  no_log: true
+"""
+
+RETURN = r"""
+secret:
+  description: The secret.
+  type: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            path=dict(type="path", required=True),
+            length=dict(type="int", default=32),
+            create=dict(type="bool", default=True),
+        ),
+        supports_check_mode=True,
+    )
+    path, length = module.params["path"], module.params["length"]
+    if not module.no_log:
+        module.fail_json(msg="host_secret returns a secret: give its task `no_log: true`")
+    if length < 16:
+        module.fail_json(msg="length is %d; a secret shorter than 16 characters can be guessed" % length)
+    try:
+        secret = secret_file.read(path)
+        changed = secret is None
+        if secret is None:
+            if not module.params["create"]:
+                module.fail_json(msg="%s does not exist on this host" % path)
+            secret = secret_file.generate(length)
+            if not module.check_mode:
+                secret_file.write(path, secret)
+    except (secret_file.UnsafeSecret, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed, secret=secret, _ansible_no_log=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+#!/usr/bin/python
+# MIT License
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgresql_objects
+short_description: Bring the local PostgreSQL cluster with its roles, databases and extensions to the declared state in one trip
+version_added: 0.1.0
+description:
+  - Has the cluster run with the configuration on disk (start, reload, or one restart when a setting that changed needs it),
+    then creates what is missing of the declared roles, databases, extensions and grants. Waits until the server answers.
+  - Never drops anything.
+  - Talks to the server through C(psql) over its socket, as C(postgres); nothing need be installed beside the server.
+  - Passwords are turned into SCRAM verifiers here and compared with the stored ones. The server never sees a password.
+  - In check mode the same plan is made and not applied. On a host without the server, all of it would be created.
+options:
+  version:
+    description: Major version of the cluster.
+    type: str
+    required: true
+  roles:
+    description: Login roles. They are no superusers, do not bypass row-level security and create neither roles nor databases.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the role., type: str, required: true}
+      password:
+        description: Its password. Left out, one is generated once and kept in O(secrets_directory) as C(<name>.password).
+        type: str
+  databases:
+    description: Databases. Only the owner and the roles in O(clients) may connect.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the database., type: str, required: true}
+      owner: {description: Role that owns it and its schema public., type: str, required: true}
+      extensions: {description: Extensions to create in it., type: list, elements: str, default: []}
+      locale: {description: Collation and character classes of a new database., type: str, default: C.UTF-8}
+  clients:
+    description: Which roles beside the owner may connect to which database. Other keys of an entry are not read.
+    type: list
+    elements: dict
+    default: []
+  secrets_directory:
+    description: Where generated passwords are kept, readable by root only.
+    type: path
+    default: /etc/shipshape/postgresql
+  timeout:
+    description: Seconds to wait for the server after a start or restart.
+    type: int
+    default: 60
+author: Shipshape (@shipshape)
+"""
+
+EXAMPLES = r"""
+- name: Objects | Create the shop's database with a generated password
+  shipshape.droplet.postgresql_objects:
+    version: "15"
+    roles: [{name: shop}]
+    databases: [{name: shop, owner: shop, extensions: [pgcrypto]}]
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or in check mode would be done, in order.
+  type: list
+  elements: str
+  returned: success
+  sample: [reload the configuration, create role shop, create database shop]
+"""
+
+import os
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
+from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError, settle
+
+PASSWORD_LENGTH = 32
+
+
+def argument_spec() -> Dict[str, Any]:
+    return dict(
+        version=dict(type="str", required=True),
+        roles=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            no_log=False,
+            options=dict(name=dict(type="str", required=True), password=dict(type="str", no_log=True)),
+        ),
+        databases=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                name=dict(type="str", required=True),
+                owner=dict(type="str", required=True),
+                extensions=dict(type="list", elements="str", default=[]),
+                locale=dict(type="str", default=planning.DEFAULT_LOCALE),
+            ),
+        ),
+        clients=dict(type="list", elements="dict", default=[]),
+        secrets_directory=dict(type="path", default="/etc/shipshape/postgresql", no_log=False),
+        timeout=dict(type="int", default=60),
+    )
+
+
+def require_cluster(module: AnsibleModule, cluster: Cluster) -> None:
+    """Stop where going on would work on another cluster than the one that holds the data."""
+    others = cluster.others()
+    if others:
+        module.fail_json(
+            msg="postgresql_version is %s, and this host has cluster %s of another version. A cluster's data does not move by "
+            "changing the variable: set postgresql_version to '%s', or upgrade the cluster (pg_upgradecluster) and drop the old "
+            "one first." % (cluster.version, ", ".join(others), others[0].split("/")[0])
+        )
+    if module.check_mode:
+        return
+    if not cluster.installed:
+        module.fail_json(msg="PostgreSQL %s is not installed here: %s/psql is missing" % (cluster.version, cluster.binaries))
+    if not cluster.exists:
+        module.fail_json(
+            msg="PostgreSQL %s is installed and has no cluster '%s'. Create it: pg_createcluster %s %s"
+            % (cluster.version, cluster.name, cluster.version, cluster.name)
+        )
+
+
+def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool) -> List[str]:
+    """Give every role without a password its kept one, making it if need be; returns whose were made."""
+    made = []
+    for role in roles:
+        if role["password"] or planning.name_problem(role["name"]):
+            continue
+        path = os.path.join(directory, "%s.password" % role["name"])
+        role["password"] = secret_file.read(path)
+        if role["password"] is None:
+            role["password"] = secret_file.generate(PASSWORD_LENGTH)
+            made.append("generate the password of role %s" % role["name"])
+            if not check_mode:
+                secret_file.write(path, role["password"])
+    return made
+
+
+def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:
+    found = cluster.query(planning.SERVER_STATE)
+    state = planning.State(int(cluster.version), found["roles"], found["databases"], found["available"])
+    for database in wanted:
+        if database["name"] in state.databases:
+            state.details[database["name"]] = cluster.query(planning.DATABASE_STATE, database["name"])
+    return state
+
+
+def apply(module: AnsibleModule, cluster: Cluster, actions: List[planning.Action]) -> None:
+    for action in actions:
+        try:
+            cluster.execute(action.sql + ";", action.database)
+        except ServerError as error:
+            # What was done stays done (nothing here can be wrong to have), and the next run goes on from there.
+            module.fail_json(msg="cannot %s: %s" % (action.summary, error))
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    wanted = module.params
+    roles, databases, clients = wanted["roles"], wanted["databases"], wanted["clients"]
+    cluster = Cluster(wanted["version"])
+    require_cluster(module, cluster)
+    try:
+        if cluster.exists and cluster.installed:
+            done, settings = settle(cluster, wanted["timeout"], apply=not module.check_mode)
+            if settings and settings["version"] != int(cluster.version):
+                module.fail_json(
+                    msg="the server on port %d is PostgreSQL %d, not %s" % (cluster.port, settings["version"], cluster.version)
+                )
+            state = read_state(cluster, databases) if settings else planning.State(int(cluster.version))
+        else:
+            done, settings, state = [], None, planning.State(int(cluster.version))
+        problems = planning.find_problems(state, roles, databases, clients)
+        if problems:
+            module.fail_json(msg="\n".join(problems))
+        done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
+        plan = planning.plan_roles(state, roles) + planning.plan_databases(state, databases, clients)
+        if not module.check_mode:
+            apply(module, cluster, plan)
+    except (ServerError, secret_file.UnsafeSecret, OSError) as error:
+        module.fail_json(msg=str(error))
+    actions = done + [action.summary for action in plan]
+    result: Dict[str, Any] = dict(changed=bool(actions), actions=actions)
+    if module._diff and actions:
+        result["diff"] = dict(before="", after="\n".join(actions) + "\n", before_header="PostgreSQL", after_header="PostgreSQL")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
