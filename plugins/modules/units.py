@@ -160,7 +160,11 @@ def main() -> None:
             act(module, verb, name)
         for name in module.params["handler"]:
             owed_handlers.settle(name)
-    module.exit_json(changed=bool(actions), actions=[" ".join(action) for action in actions])
+    lines = [" ".join(action) for action in actions]
+    result: Dict[str, Any] = dict(changed=bool(actions), actions=lines)
+    if module._diff and lines:
+        result["diff"] = {"before": "", "after": "".join(line + "\n" for line in lines), "after_header": "systemctl"}
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

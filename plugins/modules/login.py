@@ -1,0 +1,34 @@
+# MIT License
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: login
+short_description: Find the user and port by which a droplet lets the operator in
+version_added: 0.1.0
+description:
+  - Tries each port and user in turn and returns the first that works, so that the same command runs against a droplet that
+    knows only C(root) and against one whose C(root) login is closed.
+  - Waits while the host does not answer at all; stops at once when it answers and refuses everybody.
+  - Runs wholly in its action plugin. Over a connection that is not ssh it returns the connection's own user.
+options:
+  users: {description: Users to try, the wanted one first., type: list, elements: str, required: true}
+  ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
+  timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}
+  fresh: {description: Use a new connection, not a multiplexed one., type: bool, default: false}
+  become: {description: Also ask whether that user can become root without a password., type: bool, default: false}
+author: Shipshape (@shipshape)
+"""
+
+EXAMPLES = r"""
+- name: Login | Find the way in
+  shipshape.droplet.login:
+    users: [deploy, root]
+  register: __login
+"""
+
+RETURN = r"""
+user: {description: The user that works., type: str, returned: success}
+port: {description: The port that works., type: int, returned: success}
+tried: {description: What was tried before and why it failed., type: list, elements: str, returned: success}
+"""
