@@ -14,6 +14,13 @@ from tests.lab.host import ensure_program, privileged
 BUILD = Path(__file__).parent / "droplet-image"
 PACKAGES = (BUILD / "packages.txt").read_text(encoding="utf-8").split()
 DIGEST = f"{settings.LABEL}.digest"
+BOOTSTRAP = (
+    "--variant=minbase",
+    f"--include={','.join(PACKAGES)}",
+    # As the installers have it on every release; Debian 11's packages alone leave /lib and /bin apart.
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    "--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/archives/*.deb",
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,12 @@ def ensure_image(image: str) -> str:
 
 def _digest(release: str) -> str:
     """Changes whenever anything that goes into the image does."""
-    digest = hashlib.sha256(repr(RELEASES[release]).encode())
-    for path in sorted(BUILD.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(BUILD).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    files = sorted(path for path in BUILD.rglob("*") if path.is_file())
+    return _short_digest(RELEASES[release], BOOTSTRAP, *((str(path.relative_to(BUILD)), path.read_bytes()) for path in files))
+
+
+def _short_digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _pull(reference: str) -> str:
@@ -91,23 +99,12 @@ def _pull(reference: str) -> str:
 def _bootstrap(suite: str) -> str:
     """A base image from the distribution's own packages: needs its mirror, and no image registry."""
     name = f"{settings.BASE_IMAGE}:{suite}"
-    digest = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:16]
+    digest = _short_digest(BOOTSTRAP)
     if image_label(name, DIGEST) == digest:
         return name
     ensure_program("mmdebstrap", packages=("mmdebstrap", "debian-archive-keyring"))
     say(f"building {suite} from packages")
-    command = privileged(
-        [
-            "mmdebstrap",
-            "--variant=minbase",
-            f"--include={','.join(PACKAGES)}",
-            "--skip=cleanup/apt/cache",
-            "--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/archives/*.deb",
-            "--quiet",
-            suite,
-            "-",
-        ]
-    )
+    command = privileged(["mmdebstrap", "--quiet", *BOOTSTRAP, suite, "-"])
     changes = ("--change", f"LABEL {settings.LABEL}=", "--change", f"LABEL {DIGEST}={digest}")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as bootstrap:
         imported = subprocess.run(
