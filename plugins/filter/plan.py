@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import plan as model
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
@@ -26,7 +25,8 @@ def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology
 def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Each role's input on one host."""
     try:
-        return model.plan(apps, topology(groups, hostvars), host)
+        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host)
+        return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -41,7 +41,8 @@ def plan_apps(
 ) -> list[dict[str, Any]]:
     """The apps to deploy on one host."""
     try:
-        return model.plan_apps(apps, topology(groups, hostvars), host, passwords, only)
+        planned: list[dict[str, Any]] = model.plan_apps(apps, topology(groups, hostvars), host, passwords, only)
+        return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
 

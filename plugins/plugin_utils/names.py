@@ -21,20 +21,18 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 POSTGRESQL_DATABASES = frozenset({"postgres", "template0", "template1"})
 # https://www.postgresql.org/docs/current/sql-keywords-appendix.html, "reserved", and the role names PostgreSQL refuses.
-POSTGRESQL_RESERVED = frozenset(
-    """all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
+_RESERVED = """all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create
     current_catalog current_date current_role current_time current_timestamp current_user default deferrable desc
     distinct do else end except false fetch for foreign from grant group having in initially intersect into lateral
     leading limit localtime localtimestamp none not null offset on only or order placing primary public references
     returning select session_user some symmetric system_user table then to trailing true union unique user using
-    variadic when where window with""".split()
-)
+    variadic when where window with"""
+POSTGRESQL_RESERVED = frozenset(_RESERVED.split())
 # Users a Debian or Ubuntu system brings or our own packages create: an app must not become one of them.
-SYSTEM_USERS = frozenset(
-    """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd messagebus
-    systemd-network systemd-resolve systemd-timesync postgres nginx redis docker ubuntu debian fail2ban sudo adm
-    shipshape syslog uuidd tcpdump landscape pollinate lxd""".split()
-)
+_USERS = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd
+    messagebus systemd-network systemd-resolve systemd-timesync postgres nginx redis docker ubuntu debian fail2ban sudo
+    adm shipshape syslog uuidd tcpdump landscape pollinate lxd"""
+SYSTEM_USERS = frozenset(_USERS.split())
 
 
 def app_port(name: str) -> int:

@@ -68,9 +68,7 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "self_signed": self_signed,
         # Browsers ignore it over a certificate they do not trust, and for an address.
         "hsts": not self_signed,
-        "locations": [
-            {"path": path, "upstream": upstream} for path, upstream in (app.get("locations") or {}).items()
-        ],
+        "locations": [{"path": path, "upstream": upstream} for path, upstream in (app.get("locations") or {}).items()],
     }
     if limit := app.get("rate_limit"):
         per_minute = int(limit["per_minute"])

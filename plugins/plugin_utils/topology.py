@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
+GROUPS = ("proxy", "app", "database")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,238 @@
+"""Checks that look at more than one value: of an app, of all apps, of the globals together.
+
+They run beside the checks of shape, on values that may be of any shape: what has the wrong one was already reported and
+is passed over here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from .fields import postgresql_name
+from .names import app_port, database_name, is_address, is_app_name, is_hostname
+from .plan import POSTGRESQL_PORT, text
+from .problems import Path, Problem, meant
+from .topology import GROUPS, LOOPBACK
+
+Variables = Mapping[str, Any]
+Groups = Mapping[str, Sequence[str]]
+
+# Servers that take their address from the command line only, unless a configuration file says otherwise.
+SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "waitress-serve"}
+CONFIGURED = {"-c", "--config", "--reload-config"}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entries(value: Any) -> list[tuple[int, str]]:
+    values = [value] if isinstance(value, str) else value
+    return [(i, v) for i, v in enumerate(values) if isinstance(v, str)] if isinstance(values, list) else []
+
+
+def mistyped_groups(groups: Groups) -> dict[str, str]:
+    """Groups that are empty because their hosts are in one with a name much like theirs."""
+    return {
+        guess: name
+        for name in groups
+        if name not in GROUPS and (guess := meant(name, GROUPS, 0.75)) and not groups.get(guess)
+    }
+
+
+def apps_of(variables: Variables) -> dict[str, Mapping[str, Any]]:
+    """The apps as far as they are dictionaries."""
+    return {str(name): app for name, app in _mapping(variables.get("apps")).items() if isinstance(app, Mapping)}
+
+
+def port_of(name: str, app: Mapping[str, Any]) -> int:
+    """The port of an app, given or derived."""
+    port = app.get("port")
+    return port if isinstance(port, int) and not isinstance(port, bool) else app_port(name)
+
+
+def check_globals(variables: Variables) -> Iterator[Problem]:
+    """The globals against each other."""
+    apps = apps_of(variables)
+    certified = [
+        f"apps.{name}.domains" for name, app in apps.items()
+        if any(is_hostname(domain) for _, domain in _entries(app.get("domains")))
+    ]  # fmt: skip
+    if certified and "acme_email" not in variables:
+        wanted = f"your email address: certificates are needed for {', '.join(certified)}"
+        yield Problem(("acme_email",), "nothing", wanted)
+    if variables.get("acme_staging") is True and "acme_directory" in variables:
+        wanted = "one of the two: Let's Encrypt's test service, or the directory that `acme_directory` names"
+        yield Problem(("acme_staging",), "true, beside `acme_directory`", wanted)
+    admins = variables.get("admins")
+    named: dict[str, int] = {}
+    for index, admin in enumerate(admins if isinstance(admins, list) else []):
+        name = _mapping(admin).get("name")
+        if not isinstance(name, str):
+            continue
+        if name in named:
+            yield Problem(("admins", index, "name"), f"{name}, whom admins[{named[name]}] names too", "each admin once")
+        if name in apps:
+            yield Problem(("admins", index, "name"), f"{name}, the name of an app", "another name: an app has no login")
+        named.setdefault(name, index)
+    backup = _mapping(variables.get("backup"))
+    keep = backup.get("keep")
+    if isinstance(keep, Mapping) and not any(isinstance(n, int) and n > 0 for n in keep.values()):
+        yield Problem(("backup", "keep"), "a policy that keeps no backup", "one period at least, such as {daily: 30}")
+    store = _mapping(backup.get("s3"))
+    endpoint, bucket = store.get("endpoint"), store.get("bucket")
+    if isinstance(endpoint, str) and isinstance(bucket, str) and bucket:
+        server = urlsplit(endpoint).hostname or ""
+        if server.startswith(f"{bucket}."):
+            wanted = f"the store's own, without the bucket: https://{server.removeprefix(bucket + '.')}"
+            yield Problem(("backup", "s3", "endpoint"), f"a URL with the bucket {bucket} in its name", wanted)
+
+
+def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
+    """Each app in itself, all of them against each other, and against the groups."""
+    apps = apps_of(variables)
+    yield from _domains(apps)
+    yield from _ports(apps, variables)
+    yield from _databases(apps)
+    for name, app in apps.items():
+        path: Path = ("apps", name)
+        yield from _site(app, path)
+        yield from _groups(app, path, groups)
+        if app.get("type") == "python":
+            yield from _process(name, app, path, groups)
+
+
+def _domains(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name, app in apps.items():
+        for key in ("domains", "redirect_domains"):
+            for index, domain in _entries(app.get(key)):
+                canonical = domain.lower().rstrip(".")
+                if canonical in seen:
+                    found = f"{domain}, which {seen[canonical]} has, too"
+                    yield Problem(("apps", name, key, index), found, "each domain once, at the app that answers on it")
+                seen.setdefault(canonical, f"apps.{name}.{key}[{index}]")
+
+
+def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
+    ssh = variables.get("hardening_ssh_port", 22)
+    ssh = int(ssh) if str(ssh).isdigit() else 22
+    taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
+    if ssh in taken:
+        wanted = "a port that nothing else has, such as 22 or 2222"
+        yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
+    taken[ssh] = "SSH"
+    for name, app in apps.items():
+        if app.get("type") != "python":
+            continue
+        port = port_of(name, app)
+        if port in taken:
+            derived = "" if "port" in app else ", which follows from the app's name"
+            wanted = f"another port, such as `port: {_free(port, taken)}`"
+            yield Problem(("apps", name, "port"), f"{port}{derived}; {taken[port]} has that port", wanted)
+        taken.setdefault(port, f"apps.{name}")
+
+
+def _free(port: int, taken: Mapping[int, str]) -> int:
+    return next(free for free in range(max(port, 20000), 32768) if free not in taken)
+
+
+def _databases(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name, app in apps.items():
+        if not isinstance(app.get("database"), Mapping) or app.get("type") != "python":
+            continue
+        given = app["database"].get("name")
+        database = given if isinstance(given, str) else database_name(name)
+        path: Path = ("apps", name, "database", "name")
+        if given is None and is_app_name(name) and (fault := postgresql_name(database)):
+            found = f"nothing; from the app's name would follow {fault.found}"
+            yield Problem(path, found, f"a name such as {database.removeprefix('pg_')}_app")
+        if database in seen:
+            yield Problem(
+                path, f"{database}, the database of apps.{seen[database]}", "a database of its own for each app"
+            )
+        seen.setdefault(database, name)
+
+
+def _site(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    domains = [domain for _, domain in _entries(app.get("domains"))]
+    if app.get("redirect_domains") and not app.get("domains"):
+        yield Problem((*path, "redirect_domains"), "domains that lead nowhere", "`domains` beside it, to lead to")
+    addresses = [domain for domain in domains if is_address(domain)]
+    if addresses and len(addresses) < len(domains):
+        wanted = "either domains or addresses: an address has a self-signed certificate of its own"
+        yield Problem((*path, "domains"), f"the address {addresses[0]} beside a domain", wanted)
+    elif addresses and app.get("redirect_domains"):
+        wanted = "no such key: with an address there is no certificate for other names"
+        yield Problem((*path, "redirect_domains"), f"domains that lead to the address {addresses[0]}", wanted)
+    served: dict[str, str] = {"/": "the site itself"}
+    paths = [(("locations", key), key) for key in _mapping(app.get("locations")) if isinstance(key, str)]
+    sockets = app.get("websocket")
+    for index, socket in _entries(sockets):
+        paths.append((("websocket",) if isinstance(sockets, str) else ("websocket", index), socket))  # type: ignore[arg-type]
+    for step, served_path in paths:
+        where = ".".join(str(part) for part in step[:1])
+        if served_path in served:
+            found = f"{served_path}, which {served[served_path]} serves"
+            yield Problem((*path, *step), found, "each path once in a site")
+        served.setdefault(served_path, f"`{where}`")
+
+
+def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
+    mistyped = mistyped_groups(groups)
+    if app.get("domains") and not groups.get("proxy") and "proxy" not in mistyped:
+        yield Problem(
+            (*path, "domains"), "domains, but no host in group `proxy`", "the droplet that answers, in that group"
+        )
+    if app.get("type") != "python":
+        return
+    if not groups.get("app") and "app" not in mistyped:
+        yield Problem(path, "a python app, but no host in group `app`", "the droplet that runs it, in that group")
+    servers = list(groups.get("database", ()))
+    if "database" in app and not servers and "database" not in mistyped:
+        found = "a database, but no host in group `database`"
+        yield Problem((*path, "database"), found, "the droplet that holds it, in that group")
+    elif "database" in app and len(servers) > 1:
+        found = f"a database, but {len(servers)} hosts in group `database`: {', '.join(servers)}"
+        yield Problem((*path, "database"), found, "exactly one host in that group: it is the one that apps connect to")
+
+
+def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
+    environment = _mapping(app.get("env"))
+    port = port_of(name, app)
+    if "PORT" in environment and text(environment["PORT"]) not in (str(port), ""):
+        wanted = "`port` beside `env`, and no PORT in it: the proxy must know the port, too"
+        yield Problem((*path, "env", "PORT"), "a port of its own", wanted)
+    if not app.get("domains"):
+        return
+    if "health" not in app:
+        wanted = "the path that answers when the app is well, such as /health; each deploy waits for it"
+        yield Problem((*path, "health"), "nothing", wanted)
+    command = app.get("command")
+    if not isinstance(command, str):
+        return
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return
+    server = bool({word.rsplit("/", 1)[-1] for word in words} & SERVERS) and not CONFIGURED & set(words)
+    if not re.search(r"\$PORT\b|\$\{PORT\}", command):
+        literal = re.search(r"(?:--port[= ]|-p |:)(\d{2,5})\b", command)
+        if (literal and int(literal[1]) != port) or (server and not literal):
+            found = f"a command that listens on port {literal[1]}" if literal else "a command that is not told its port"
+            wanted = f"$PORT where the port belongs; it is {port} here" + (
+                "" if "port" in app else ", from the app's name"
+            )
+            yield Problem((*path, "command"), found, wanted)
+    elsewhere = [proxy for proxy in groups.get("proxy", ()) if set(groups.get("app", ())) - {proxy}]
+    if elsewhere:
+        loopback = re.search(r"\b127\.0\.0\.1\b|\blocalhost\b", command)
+        if loopback or (server and not re.search(r"\$HOST\b|\$\{HOST\}|0\.0\.0\.0|\[?::\]?", command)):
+            found = f"a command that listens on {loopback[0] if loopback else LOOPBACK} only"
+            wanted = f"$HOST where the address belongs: {elsewhere[0]} must reach the app from another machine"
+            yield Problem((*path, "command"), found, wanted)

@@ -1,0 +1,262 @@
+"""What the user writes: the globals and `apps`, declared."""
+
+from __future__ import annotations
+
+from .checks import (
+    absolute_path,
+    command,
+    domain,
+    email,
+    environment_value,
+    git_url,
+    hostname,
+    https_url,
+    matches,
+    placeholder,
+    public_key,
+    relative_path,
+    schedule,
+    secret_https_url,
+    strong,
+    url_path,
+)
+from .names import (
+    LONGEST_POSTGRESQL_NAME,
+    LONGEST_USER_NAME,
+    POSTGRESQL_DATABASES,
+    POSTGRESQL_RESERVED,
+    SYSTEM_USERS,
+    is_app_name,
+    is_environment_name,
+    is_postgresql_name,
+)
+from .problems import Fault, count, quoted
+from .schema import Choice, Flag, Items, Key, Kind, Number, Pairs, Scalar, Table, Text
+
+
+def app_name(value: str) -> Fault | None:
+    """The name of an app, which becomes a user, a directory, a unit and a database."""
+    if len(value) > LONGEST_USER_NAME:
+        found = f"an app name of {count(len(value), 'character')}"
+        return Fault(found, f"{LONGEST_USER_NAME} characters at most: it becomes a Unix user")
+    if not is_app_name(value):
+        wanted = "lower-case letters, digits and hyphens, a letter first, such as malar-api"
+        return Fault("a name that no Unix user can have", wanted)
+    if value in SYSTEM_USERS:
+        return Fault(
+            "the name of a system user", f"another name, such as {value}-app: it becomes a Unix user of its own"
+        )
+    return None
+
+
+def postgresql_name(value: str) -> Fault | None:
+    """The name of a database, and of the role that owns it."""
+    if len(value.encode()) > LONGEST_POSTGRESQL_NAME:
+        found = f"a name of {len(value.encode())} bytes"
+        return Fault(found, f"{LONGEST_POSTGRESQL_NAME} bytes at most: PostgreSQL cuts off the rest")
+    if not is_postgresql_name(value):
+        wanted = "lower-case letters, digits and underscores, a letter first: PostgreSQL takes no other without quotes"
+        return Fault(quoted(value), wanted)
+    if value in POSTGRESQL_DATABASES:
+        return Fault(f"{value}, which belongs to PostgreSQL itself", "another name")
+    if value.startswith("pg_"):
+        return Fault(f"{value}; PostgreSQL keeps the prefix pg_ for itself", "another name")
+    if value in POSTGRESQL_RESERVED:
+        return Fault(f"{value}, a reserved word of SQL", f"another name, such as {value}_app")
+    return None
+
+
+def admin_name(value: str) -> Fault | None:
+    """The name of an admin, who becomes a Unix user with sudo."""
+    if value in SYSTEM_USERS - {"ubuntu", "debian"}:
+        return Fault(f"{value}, a system user", "a person's or a team's name, such as deploy; root's login is shut")
+    if len(value) > LONGEST_USER_NAME:
+        return Fault(f"a name of {count(len(value), 'character')}", f"{LONGEST_USER_NAME} characters at most")
+    return matches("[a-z_][a-z0-9_-]*", "a Unix user's name: lower-case letters, digits, hyphens, such as deploy")(
+        value
+    )
+
+
+def environment_name(value: str) -> Fault | None:
+    """The name of an environment variable."""
+    if is_environment_name(value):
+        return None
+    return Fault("a name that no environment variable can have", "letters, digits and underscores, no digit first")
+
+
+def filled_in(wanted: str, pattern: str = "") -> Text:
+    """A text that must not be a placeholder."""
+    return Text(wanted, (placeholder, matches(pattern, wanted)) if pattern else (placeholder,))
+
+
+def environment(name: str) -> Kind:
+    return Scalar(
+        'a text, a number, or true or false (which the app sees as the words); "" for an empty one',
+        (environment_value(name),),
+    )
+
+
+GIT = "the repository's address, such as https://host/path.git"
+ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
+DOMAINS = "a list of domains, such as [api.malar.in]"
+PATHS = "a list of paths, such as [/ws]"
+URL_PATH = "a path of the site, such as /health"
+POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
+
+SOURCE = Table(
+    {
+        "git": Key(Text(GIT, (git_url,)), required=True),
+        "version": Key(
+            Text("a branch, a tag or a commit", (matches(r"[\w.+][\w./+-]*", "a branch, a tag or a commit"),))
+        ),
+        "path": Key(Text("a folder of the repository, such as backend", (relative_path,))),
+    },
+    'where the code is, such as {git: "https://host/path.git", version: main}',
+)
+
+RATE_LIMIT = Table(
+    {
+        "per_minute": Key(Number("requests a minute and address, 1 to 1000000", 1, 1000000), required=True),
+        "burst": Key(Number("requests let through at once, 0 to 1000000", 0, 1000000)),
+    },
+    "a limit for each address, such as {per_minute: 1000}",
+)
+
+DATABASE = Table(
+    {
+        "name": Key(Text("the database's name, such as malar_api", (postgresql_name,))),
+        "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
+        "password": Key(
+            Text("a password from the vault; without one, the database host makes its own", (strong(),), True)
+        ),
+    },
+    "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
+)
+
+COMMON = {
+    "type": Key(Text("python or static"), required=True),
+    "source": Key(SOURCE, required=True),
+    "domains": Key(Items(Text("a domain", (domain,)), DOMAINS)),
+    "redirect_domains": Key(
+        Items(Text("a domain", (hostname,)), "a list of domains that lead to the first of `domains`")
+    ),
+    "rate_limit": Key(RATE_LIMIT),
+    "locations": Key(
+        Pairs(
+            lambda _path: Text("the https URL of another host, such as https://api.malar.in", (https_url,)),
+            'paths that another host serves, such as {/api: "https://api.malar.in"}',
+            url_path,
+        )
+    ),
+    "max_body_size": Key(filled_in('the largest request, such as "10m"', "[1-9][0-9]*[kmg]?")),
+    "packages": Key(
+        Items(
+            filled_in("the name of a Debian package, such as redis-server", "[a-z0-9][a-z0-9.+-]+"),
+            "a list of Debian packages, such as [redis-server]",
+        )
+    ),
+    "keep_releases": Key(Number("how many releases stay on the droplet, 2 to 50", 2, 50)),
+}
+
+PYTHON_KEYS = {
+    "command": Key(
+        Text("what starts the app, such as uvicorn app.main:app --host $HOST --port $PORT", (command,)), True
+    ),
+    "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (command,))),
+    "health": Key(Text(URL_PATH, (url_path,))),
+    "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
+    "database": Key(DATABASE),
+    "env": Key(Pairs(environment, "the app's environment, such as {ENVIRONMENT: production}", environment_name)),
+    "port": Key(Number("a port from 1024 to 32767, or no key: then one follows from the app's name", 1024, 32767)),
+    "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
+}
+STATIC_KEYS = {"spa": Key(Flag("true (unknown paths show index.html) or false"))}
+
+_NO_PROCESS = "no such key: a static site is files alone, no process. Was type: python meant?"
+APP = Choice(
+    "type",
+    {
+        "python": Table(
+            {**COMMON, **PYTHON_KEYS},
+            "an app: type, source, command, domains, …",
+            {name: "no such key: it is for type: static" for name in STATIC_KEYS},
+        ),
+        "static": Table(
+            {**COMMON, **STATIC_KEYS, "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True)},
+            "a site: type, source, domains, …",
+            {name: _NO_PROCESS for name in PYTHON_KEYS},
+        ),
+    },
+    "an app: type, source, domains, …",
+)
+
+S3 = Table(
+    {
+        "endpoint": Key(Text("the store's https URL, such as https://fra1.digitaloceanspaces.com", (https_url,)), True),
+        "bucket": Key(
+            filled_in("a bucket's name: 3 to 63 of a-z, 0-9, dot, hyphen", "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"), True
+        ),
+        "access_key": Key(Text("the access key, from the vault", (strong(8),), True), True),
+        "secret_key": Key(Text("the secret key, from the vault", (strong(8),), True), True),
+        "region": Key(Text("the store's region, such as fra1")),
+    },
+    "the S3 store: endpoint, bucket, access_key, secret_key",
+)
+
+
+def _keep(period: str) -> Key:
+    return Key(Number(f"how many {period} backups to keep, 0 to 1000", 0, 1000))
+
+
+BACKUP = Table(
+    {
+        "s3": Key(S3, True),
+        "password": Key(Text("the password that encrypts the backups, from the vault", (strong(),), True), True),
+        "keep": Key(Table({period: _keep(period) for period in ("daily", "weekly", "monthly")}, POLICY)),
+        "schedule": Key(Text('when, as cron reads it, such as "0 2 * * *"', (schedule,))),
+        "paths": Key(Items(Text("a path on the droplet", (absolute_path,)), "a list of paths on the droplet")),
+        "webhook": Key(Text("the https URL that hears of a failed backup", (secret_https_url,), True)),
+    },
+    "s3, password, and as needed keep, schedule, paths, webhook",
+)
+
+ADMIN = Table(
+    {
+        "name": Key(Text("the admin's user name, such as deploy", (admin_name,)), True),
+        "ssh_keys": Key(Items(Text("a public SSH key", (public_key,)), "a list of public SSH keys", least=1), True),
+    },
+    'an admin, such as {name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}',
+)
+
+ACME_DIRECTORY = "the https URL of the certificate authority's directory; without one, Let's Encrypt"
+
+GLOBALS = {
+    "acme_email": Key(Text("your email address: the certificate authority writes to it", (email,))),
+    "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
+    "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
+    "admins": Key(Items(ADMIN, ADMINS, least=1), required=True),
+    "private_address": Key(Text("the address at which the other hosts reach this one")),
+    "backup": Key(BACKUP),
+    "apps": Key(Pairs(lambda _name: APP, "the apps, each under its name", app_name)),
+}
+
+# What the wiring fills from the globals, and would therefore not be read under the role's own name.
+WIRED = {
+    "hardening_admins": "admins",
+    "hardening_contributed_firewall_rules": "hardening_firewall_rules",
+    "nginx_acme_webroot": "",
+    "certbot_email": "acme_email",
+    "certbot_directory": "acme_directory",
+    "certbot_staging": "acme_staging",
+    "certbot_webroot": "",
+    "certbot_reload_command": "",
+    "app_list": "apps",
+    "backup_s3": "backup.s3",
+    "backup_password": "backup.password",
+    "backup_paths": "backup.paths",
+    "backup_keep": "backup.keep",
+    "backup_schedule": "backup.schedule",
+    "backup_webhook": "backup.webhook",
+}
+# Given on the command line, not in the inventory.
+OPERATOR_VARIABLES = frozenset({"app", "version"})
