@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import ipaddress
+import json
 import socket
 import subprocess
 import tarfile
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 
 from tests.lab import settings, trust
@@ -51,13 +54,26 @@ def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (),
     with stage(f"droplet {name}"):
         if inspect("container", name) is None:
             cache = f"shipshape-apt-cache-{full_image.rpartition(':')[2]}" if package_cache else ""
-            create(name, full_image, address=address, aliases=aliases, cache=cache)
+            create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache)
             put(name, _first_boot_files())
             docker("start", name)
             forget_host_key(address_of(name))
         docker("start", name)
         wait_for_boot(name)
     return address_of(name)
+
+
+def free_address(name: str) -> str:
+    """An address of the lab's upper half that no droplet holds, running or not.
+
+    Docker would give the address of a droplet that is just restarting to another one that starts at that moment.
+    """
+    names = docker("ps", "--all", "--quiet", f"--filter=network={settings.NETWORK}").split()
+    template = "{{with index .NetworkSettings.Networks %s}}{{if .IPAMConfig}}{{.IPAMConfig.IPv4Address}}{{end}}{{end}}"
+    held = set(docker("inspect", f"--format={template % json.dumps(settings.NETWORK)}", *names).split()) if names else set()
+    upper_half = [str(address) for address in ipaddress.ip_network(settings.DYNAMIC_RANGE).hosts()][:-1]
+    start_at = zlib.crc32(name.encode()) % len(upper_half)
+    return next(address for address in upper_half[start_at:] + upper_half[:start_at] if address not in held)
 
 
 def create(name: str, image: str, *, address: str, aliases: Sequence[str], cache: str) -> None:
