@@ -17,10 +17,12 @@ DIGEST = f"{settings.LABEL}.digest"
 BOOTSTRAP = (
     "--variant=minbase",
     f"--include={','.join(PACKAGES)}",
-    # As the installers have it on every release; Debian 11's packages alone leave /lib and /bin apart.
-    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     "--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/archives/*.deb",
 )
+
+
+# One /usr for /bin, /sbin and /lib, as the installers have it. Debian 11's packages alone leave them apart.
+MERGED_USR = "--setup-hook=cd $1 && for d in bin sbin lib lib64; do mkdir -p usr/$d && ln -s usr/$d $d; done"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class Release:
     """Where an image starts from: a Debian suite built here, or an image pulled from a registry."""
 
     suite: str = ""
+    hooks: tuple[str, ...] = ()
     pulled: str = ""
     dressed_as: str = ""
 
 
 RELEASES = {
-    "debian-11": Release(suite="bullseye"),
+    "debian-11": Release(suite="bullseye", hooks=(MERGED_USR,)),
     "debian-12": Release(suite="bookworm"),
     "debian-13": Release(suite="trixie"),
     # Debian 12 with Ubuntu's os-release and lsb-release, for the branches that only Ubuntu takes where no Ubuntu
@@ -64,11 +67,12 @@ def ensure_image(image: str) -> str:
     if image_label(name, DIGEST) == digest:
         return name
     with stage(f"droplet image {release}"):
-        base = _pull(RELEASES[release].pulled) if RELEASES[release].pulled else _bootstrap(RELEASES[release].suite)
+        source = RELEASES[release]
+        base = _pull(source.pulled) if source.pulled else _bootstrap(source)
         arguments = {
             "BASE": base,
             "PACKAGES": " ".join(PACKAGES),
-            "DRESSED_AS": RELEASES[release].dressed_as,
+            "DRESSED_AS": source.dressed_as,
         }
         build_arguments = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
         labels = ("--label", settings.LABEL, "--label", f"{DIGEST}={digest}")
@@ -96,15 +100,15 @@ def _pull(reference: str) -> str:
     return reference
 
 
-def _bootstrap(suite: str) -> str:
+def _bootstrap(source: Release) -> str:
     """A base image from the distribution's own packages: needs its mirror, and no image registry."""
-    name = f"{settings.BASE_IMAGE}:{suite}"
-    digest = _short_digest(BOOTSTRAP)
+    name = f"{settings.BASE_IMAGE}:{source.suite}"
+    digest = _short_digest(BOOTSTRAP, source.hooks)
     if image_label(name, DIGEST) == digest:
         return name
     ensure_program("mmdebstrap", packages=("mmdebstrap", "debian-archive-keyring"))
-    say(f"building {suite} from packages")
-    command = privileged(["mmdebstrap", "--quiet", *BOOTSTRAP, suite, "-"])
+    say(f"building {source.suite} from packages")
+    command = privileged(["mmdebstrap", "--quiet", *BOOTSTRAP, *source.hooks, source.suite, "-"])
     changes = ("--change", f"LABEL {settings.LABEL}=", "--change", f"LABEL {DIGEST}={digest}")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as bootstrap:
         imported = subprocess.run(
@@ -113,7 +117,7 @@ def _bootstrap(suite: str) -> str:
     if bootstrap.returncode != 0 or imported.returncode != 0:
         docker("image", "rm", "--force", name, check=False)
         words = imported.stderr.decode(errors="replace").strip()
-        raise LabError(f"{suite} could not be built from packages (mmdebstrap ended with {bootstrap.returncode}). {words}")
+        raise LabError(f"{source.suite} could not be built from packages (mmdebstrap ended with {bootstrap.returncode}). {words}")
     return name
 
 
