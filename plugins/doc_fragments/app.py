@@ -1,0 +1,32 @@
+# MIT License
+"""Documentation that the modules of a deploy share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """One app, as the filter app_specs makes it of an entry of app_list."""
+
+    DOCUMENTATION = r"""
+options:
+  app:
+    description: The app, as the filter C(shipshape.droplet.app_specs) makes it of an entry of the role's C(app_list).
+    type: dict
+    required: true
+    suboptions: &app
+      name: {description: Name of the app and of its systemd unit., type: str, required: true}
+      type: {description: What kind of app it is., type: str, choices: [python, static], required: true}
+      user: {description: The system user it is fetched, built and run as., type: str, required: true}
+      directory: {description: Where all its releases lie., type: path, required: true}
+      git: {description: URL of its repository., type: str, required: true}
+      version: {description: Branch, tag or commit., type: str, required: true}
+      path: {description: The folder of the repository that is deployed., type: str, default: .}
+      command: {description: What the service runs; C($PORT) and the like are expanded., type: str, default: ""}
+      migrate: {description: What is run before the new release starts., type: str, default: ""}
+      health: {description: Path that answers 200 when the app is healthy., type: str, default: ""}
+      address: {description: Address the app listens on., type: str, default: 127.0.0.1}
+      port: {description: Port the app listens on., type: int, default: 0}
+      keep_releases: {description: How many releases stay on disk., type: int, default: 5}
+      settings_fingerprint: {description: Changes with the command and the folder., type: str, default: ""}
+      environment_fingerprint: {description: Changes with the environment., type: str, default: ""}
+"""

@@ -1,0 +1,50 @@
+"""One app as every module of a deploy takes it, and how they all begin and end."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
+
+_URL_PASSWORD = re.compile(r"://([^/@]*)@")
+
+
+def app_options() -> dict[str, Any]:
+    """The argument spec of one app; its documentation is the fragment of the same name."""
+    return dict(
+        name=dict(type="str", required=True),
+        type=dict(type="str", choices=["python", "static"], required=True),
+        user=dict(type="str", required=True),
+        directory=dict(type="path", required=True),
+        git=dict(type="str", required=True),
+        version=dict(type="str", required=True),
+        path=dict(type="str", default="."),
+        command=dict(type="str", default=""),
+        migrate=dict(type="str", default=""),
+        health=dict(type="str", default=""),
+        address=dict(type="str", default="127.0.0.1"),
+        port=dict(type="int", default=0),
+        keep_releases=dict(type="int", default=5),
+        settings_fingerprint=dict(type="str", default="", no_log=False),
+        # Of a guessable secret a fingerprint gives the guess away.
+        environment_fingerprint=dict(type="str", default="", no_log=True),
+    )
+
+
+def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]]) -> None:
+    """Do the module's work; a failed step ends it with the message for the operator."""
+    apps = module.params.get("apps") or [module.params["app"]]
+    for app in apps:
+        for login in _URL_PASSWORD.findall(app["git"]):
+            module.no_log_values.update(part for part in [login, login.partition(":")[2]] if part)
+    try:
+        result = work(module)
+    except AppError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        names = ", ".join(app["name"] for app in apps)
+        module.fail_json(msg=f"{names}: {error}")
+    else:
+        module.exit_json(**result)

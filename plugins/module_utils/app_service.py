@@ -1,0 +1,160 @@
+"""An app as a systemd service: its state, its log, whether it is healthy."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from typing import Sequence
+
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import last_lines, run
+
+PROPERTIES = (
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "LoadState",
+    "MainPID",
+    "NRestarts",
+    "Result",
+)
+#: A process that ended so often after a start will not get better by waiting.
+HOPELESS = 3
+#: Without a health path, a service that stays up so long is taken for a good one.
+SETTLED = 3.0
+
+
+def show(units: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The state of several units in one question. A unit systemd does not know has LoadState not-found."""
+    if not units:
+        return {}
+    code, output = run(
+        None, ["systemctl", "show", "--no-pager", "--property=Id", "--property=" + ",".join(PROPERTIES), *units]
+    )
+    if code != 0:
+        return {}
+    states: dict[str, dict[str, str]] = {}
+    for block in output.split("\n\n"):
+        fields = dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line)
+        if fields.get("Id"):
+            states[fields["Id"]] = fields
+    return states
+
+
+def is_up(state: dict[str, str] | None) -> bool:
+    return bool(state) and state.get("ActiveState") == "active" and state.get("SubState") == "running"  # type: ignore[union-attr]
+
+
+def systemctl(*arguments: str) -> tuple[int, str]:
+    result: tuple[int, str] = run(None, ["systemctl", "--no-ask-password", *arguments], timeout=180)
+    return result
+
+
+def journal(unit: str, since: float, count: int = 30) -> str:
+    """The last lines a unit has logged since then."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--unit", unit, "--lines", str(count)]
+    _code, output = run(None, [*command, "--since", f"@{int(since)}"])
+    return str(last_lines(output, count))
+
+
+def probe(address: str, port: int, path: str, patience: float = 5.0) -> str:
+    """What a GET answers: nothing when it is 200, otherwise what came instead."""
+    connection = http.client.HTTPConnection(address, port, timeout=patience)
+    try:
+        connection.request("GET", path, headers={"User-Agent": "shipshape-health", "Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read(300).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+    return "" if answer.status == 200 else f"HTTP {answer.status} {body}"
+
+
+class Gate:
+    """Waits until a service that was just started is healthy, or until it is plain that it will not be."""
+
+    def __init__(self, unit: str, address: str, port: int, path: str, patience: int) -> None:
+        self.unit, self.address, self.port, self.path, self.patience = unit, address, port, path, patience
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}{self.path}"
+
+    def start(self) -> str:
+        """Start the service anew and wait. Nothing when it is healthy, otherwise why not."""
+        for command in (("daemon-reload",), ("enable", "--quiet", self.unit), ("reset-failed", self.unit)):
+            code, output = systemctl(*command)
+            if code != 0 and command[0] != "reset-failed":  # which knows only units that are loaded
+                return "systemctl {} failed: {}".format(" ".join(command), output)
+        began = time.monotonic()
+        code, output = systemctl("restart", self.unit)
+        if code != 0:
+            return f"it does not start: {output}"
+        return self.wait(began)
+
+    def wait(self, began: float) -> str:
+        problem = "no answer yet"
+        steady_since: float | None = None
+        main = ""
+        while True:
+            state = show([self.unit]).get(self.unit, {})
+            if is_up(state) and state["MainPID"] == main:
+                steady_since = steady_since or time.monotonic()
+            else:
+                steady_since, main = None, state.get("MainPID", "") if is_up(state) else ""
+            if int(state.get("NRestarts") or 0) >= HOPELESS or state.get("ActiveState") == "failed":
+                return "it ended again and again"
+            if self.path:
+                # Asked between two looks at the process: an answer counts when it was this service that could give it.
+                problem = probe(self.address, self.port, self.path)
+                again = show([self.unit]).get(self.unit, {})
+                if not problem and is_up(again) and again["MainPID"] == state.get("MainPID"):
+                    return ""
+                problem = problem or "another process than the app's answers there"
+            elif steady_since and time.monotonic() - steady_since >= SETTLED:
+                return ""
+            if time.monotonic() - began > self.patience:
+                asked = f"GET {self.url}: {problem}" if self.path else "it did not stay up"
+                return f"it is not healthy after {self.patience} seconds ({asked})"
+            time.sleep(0.25)
+
+
+def run_once(unit: str, account: str, directory: str, environment_file: str, state: str, script: str, patience: int,
+             lock: int | None = None) -> tuple[int, str]:  # fmt: skip
+    """Run a script in the same surroundings as the service, to its end."""
+    properties: list[str] = [
+        "User=" + account,
+        "Group=" + account,
+        "WorkingDirectory=" + directory,
+        "EnvironmentFile=" + environment_file,
+        "StateDirectory=" + state,
+        f"Environment=HOME=/var/lib/{state} PYTHONUNBUFFERED=1",
+        "UMask=0027",
+        "NoNewPrivileges=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "CapabilityBoundingSet=",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        f"RuntimeMaxSec={patience}",
+    ]
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit=" + unit]
+    command += ["--property=" + value for value in properties]
+    wait_for_end(unit, patience)
+    code, output = run(None, [*command, "--", script], timeout=patience + 30, lock=lock)
+    if code != 0 and not output:
+        output = f"exit {code}"
+    return code, output
+
+
+def wait_for_end(unit: str, patience: int) -> None:
+    """An interrupted run leaves its process to systemd, which brings it to its end: two at once would be worse."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        state = show([unit]).get(unit, {})
+        if state.get("ActiveState") not in ("active", "activating", "deactivating"):
+            return
+        time.sleep(0.5)
