@@ -1,0 +1,59 @@
+"""The words of the report at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+#: Below this a certificate is pointed out: renewal begins a month before the end, so something is wrong by then.
+CERTIFICATE_SOON = timedelta(days=14)
+#: A daily backup that is older has missed a night.
+BACKUP_LATE = timedelta(hours=26)
+
+
+def span(delta: timedelta) -> str:
+    """A duration in the two words a person needs: '89 days', '11 hours', '5 minutes'."""
+    seconds = abs(int(delta.total_seconds()))
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size or (seconds >= size and name != "minute"):
+            count = seconds // size
+            return f"{count} {name}{'s' if count != 1 else ''}"
+    return f"{max(seconds // 60, 1)} minute" if seconds >= 60 else f"{seconds} seconds"
+
+
+def certificate_line(certificate: Mapping[str, Any], now: datetime) -> str:
+    name = str(certificate["path"]).rsplit("/", 2)[-2]
+    expires = datetime.strptime(str(certificate["expires"]), "%b %d %H:%M:%S %Y %Z").replace(tzinfo=UTC)
+    left = expires - now
+    when = f"until {expires:%Y-%m-%d %H:%M} UTC"
+    if left < timedelta(0):
+        return f"certificate  {name}: EXPIRED {span(left)} ago"
+    kind = "self-signed, " if certificate.get("self_signed") else ""
+    return f"certificate  {name}: {kind}{when} ({span(left)} left)"
+
+
+def backup_line(status: Mapping[str, Any], configured: bool, now: datetime) -> str:
+    if not configured:
+        return "backup       none configured: set 'backup' in the inventory"
+    last, attempt = str(status.get("last_success", "")), status.get("last", {})
+    failed = attempt.get("status") == "failed"
+    trouble = f"; the newest attempt FAILED: {'; '.join(map(str, attempt.get('failures', [])))}" if failed else ""
+    if not last:
+        return f"backup       none made yet{trouble or '; the first one runs by cron, or now by playbooks/backup.yml'}"
+    made = datetime.fromisoformat(last.replace("Z", "+00:00"))
+    age = now - made
+    late = "; LATE, see journalctl -t shipshape-backup" if age > BACKUP_LATE and not failed else ""
+    return f"backup       {made:%Y-%m-%d %H:%M} UTC ({span(age)} ago){trouble}{late}"
+
+
+def lines(state: Mapping[str, Any], urls: Sequence[str], backup_configured: bool, now: datetime) -> list[str]:
+    """What an operator wants to know of a droplet after a run."""
+    text = [f"url          {url}" for url in urls]
+    text += [certificate_line(certificate, now) for certificate in state["certificates"]]
+    text.append(backup_line(state["backup"], backup_configured, now))
+    if state["failed_units"]:
+        text.append(f"FAILED       {', '.join(state['failed_units'])}: see systemctl status on the droplet")
+    if state["reboot_required"]:
+        text.append("reboot       required by an upgrade")
+    return text
