@@ -58,20 +58,22 @@ class State:
 
 
 def quote_name(name: str) -> str:
-    return '"%s"' % name.replace('"', '""')
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def quote_text(text: str) -> str:
     """A literal whatever standard_conforming_strings says."""
-    return "E'%s'" % text.replace("\\", "\\\\").replace("'", "\\'")
+    return "E'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def name_problem(name: str) -> str:
     """Why a name will not do, '' when it will."""
     if not name or len(name.encode("utf-8")) > MAXIMUM_NAME_BYTES:
-        return "PostgreSQL takes names of 1 to %d bytes" % MAXIMUM_NAME_BYTES
+        return f"PostgreSQL takes names of 1 to {MAXIMUM_NAME_BYTES} bytes"
     if not name.isprintable() or "/" in name or name.startswith("."):
-        return "a name has no slash, no control character and no leading dot (a role's password is kept in a file of its name)"
+        return (
+            "a name has no slash, no control character and no leading dot (a password is kept in a file of that name)"
+        )
     if name.startswith("pg_"):
         return "names that begin with pg_ are the server's own"
     return ""
@@ -87,35 +89,34 @@ def find_problems(state: State, roles: List[Dict[str, Any]], databases: List[Dic
     ):
         names = [entry["name"] for entry in entries]
         for number, name in enumerate(names):
-            where = "%s[%d].name: '%s'" % (label, number, name)
+            where = f"{label}[{number}].name: '{name}'"
             problem = name_problem(name)
             if problem:
-                problems.append("%s: %s" % (where, problem))
+                problems.append(f"{where}: {problem}")
             if name in taken:
-                problems.append("%s belongs to the server; choose a name of the application's own" % where)
+                problems.append(f"{where} belongs to the server; choose a name of the application's own")
             if name in names[:number]:
-                problems.append("%s is there twice; keep one of the two" % where)
+                problems.append(f"{where} is there twice; keep one of the two")
     known_roles = {role["name"] for role in roles} | set(state.roles)
     for number, database in enumerate(databases):
-        where = "postgresql_databases[%d] ('%s')" % (number, database["name"])
-        owner = state.roles.get(database["owner"], {})
-        if database["owner"] not in known_roles:
-            problems.append("%s: owner '%s' is neither in postgresql_roles nor on the server" % (where, database["owner"]))
-        if owner.get("superuser") and database["owner"] not in {role["name"] for role in roles}:
-            problems.append("%s: owner '%s' is a superuser; an application's owner must not be" % (where, database["owner"]))
+        where, owner = f"postgresql_databases[{number}] ('{database['name']}')", database["owner"]
+        if owner not in known_roles:
+            problems.append(f"{where}: owner '{owner}' is neither in postgresql_roles nor on the server")
+        if state.roles.get(owner, {}).get("superuser") and owner not in {role["name"] for role in roles}:
+            problems.append(f"{where}: owner '{owner}' is a superuser; an application's owner must not be")
         for extension in database["extensions"]:
             if state.available is not None and extension not in state.available:
                 problems.append(
-                    "%s: extension '%s' is not available on this server. Check the spelling; if it comes in a package "
-                    "of its own, name that package in postgresql_packages" % (where, extension)
+                    f"{where}: extension '{extension}' is not available on this server. Check the spelling; "
+                    "if it comes in a package of its own, name that package in postgresql_packages"
                 )
     known_databases = {database["name"] for database in databases} | set(state.databases)
     for number, client in enumerate(clients):
-        where = "postgresql_clients[%d]" % number
-        if client["role"] not in known_roles:
-            problems.append("%s: role '%s' is neither in postgresql_roles nor on the server" % (where, client["role"]))
-        if client["database"] not in known_databases:
-            problems.append("%s: database '%s' is neither in postgresql_databases nor on the server" % (where, client["database"]))
+        where, role, name = f"postgresql_clients[{number}]", client["role"], client["database"]
+        if role not in known_roles:
+            problems.append(f"{where}: role '{role}' is neither in postgresql_roles nor on the server")
+        if name not in known_databases:
+            problems.append(f"{where}: database '{name}' is neither in postgresql_databases nor on the server")
     return problems
 
 
@@ -126,17 +127,22 @@ def plan_roles(state: State, roles: List[Dict[str, Any]]) -> List[Action]:
         present = state.roles.get(name)
         if present is None:
             options = "LOGIN " + " ".join(POWERS.values())
-            sql = "CREATE ROLE %s %s PASSWORD %s" % (quote_name(name), options, quote_text(scram.verifier(password)))
-            actions.append(Action("create role %s" % name, sql))
+            sql = f"CREATE ROLE {quote_name(name)} {options} PASSWORD {quote_text(scram.verifier(password))}"
+            actions.append(Action(f"create role {name}", sql))
             continue
         wrong = [option for power, option in POWERS.items() if present[power]]
         if not present["login"]:
             wrong.append("LOGIN")
         if wrong:
-            actions.append(Action("alter role %s: %s" % (name, " ".join(wrong)), "ALTER ROLE %s %s" % (quote_name(name), " ".join(wrong))))
+            actions.append(
+                Action(
+                    "alter role {}: {}".format(name, " ".join(wrong)),
+                    "ALTER ROLE {} {}".format(quote_name(name), " ".join(wrong)),
+                )
+            )
         if not scram.matches(password, present["verifier"]):
-            sql = "ALTER ROLE %s PASSWORD %s" % (quote_name(name), quote_text(scram.verifier(password)))
-            actions.append(Action("change the password of role %s" % name, sql))
+            sql = f"ALTER ROLE {quote_name(name)} PASSWORD {quote_text(scram.verifier(password))}"
+            actions.append(Action(f"change the password of role {name}", sql))
     return actions
 
 
@@ -150,16 +156,20 @@ def plan_databases(state: State, databases: List[Dict[str, Any]], clients: List[
             # From template0, so that encoding and collation are ours and not what the host's locale happened to be.
             locale = quote_text(database.get("locale") or DEFAULT_LOCALE)
             sql = "CREATE DATABASE %s OWNER %s TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE %s LC_CTYPE %s"
-            actions.append(Action("create database %s" % name, sql % (quoted, quoted_owner, locale, locale)))
+            actions.append(Action(f"create database {name}", sql % (quoted, quoted_owner, locale, locale)))
             present = {"owner": owner, "public": True, "connect": []}
         if present["owner"] != owner:
-            actions.append(Action("give database %s to %s" % (name, owner), "ALTER DATABASE %s OWNER TO %s" % (quoted, quoted_owner)))
+            actions.append(
+                Action(f"give database {name} to {owner}", f"ALTER DATABASE {quoted} OWNER TO {quoted_owner}")
+            )
         if present["public"]:
-            actions.append(Action("close database %s to other roles" % name, "REVOKE ALL ON DATABASE %s FROM PUBLIC" % quoted))
+            actions.append(
+                Action(f"close database {name} to other roles", f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC")
+            )
         wanted = {client["role"] for client in clients if client["database"] == name} - {owner}
         for role in sorted(wanted - set(present["connect"])):
-            sql = "GRANT CONNECT ON DATABASE %s TO %s" % (quoted, quote_name(role))
-            actions.append(Action("let role %s connect to database %s" % (role, name), sql))
+            sql = f"GRANT CONNECT ON DATABASE {quoted} TO {quote_name(role)}"
+            actions.append(Action(f"let role {role} connect to database {name}", sql))
         actions += plan_inside(state, database)
     return actions
 
@@ -171,15 +181,15 @@ def plan_inside(state: State, database: Dict[str, Any]) -> List[Action]:
     actions = []
     for extension in database["extensions"]:
         if extension not in inside["extensions"]:
-            sql = "CREATE EXTENSION %s" % quote_name(extension)
-            actions.append(Action("create extension %s in %s" % (extension, name), sql, name))
+            sql = f"CREATE EXTENSION {quote_name(extension)}"
+            actions.append(Action(f"create extension {extension} in {name}", sql, name))
     schema = inside["public_schema"]
     if schema and schema["owner"] == "postgres":
-        sql = "ALTER SCHEMA public OWNER TO %s" % quote_name(owner)
-        actions.append(Action("give schema public of %s to %s" % (name, owner), sql, name))
+        sql = f"ALTER SCHEMA public OWNER TO {quote_name(owner)}"
+        actions.append(Action(f"give schema public of {name} to {owner}", sql, name))
     if schema and schema["open"]:
         # Before PostgreSQL 15 whoever could connect could also create objects there.
-        actions.append(Action("close schema public of %s" % name, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", name))
+        actions.append(Action(f"close schema public of {name}", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", name))
     return actions
 
 

@@ -61,8 +61,8 @@ def verifier(password: str, salt: Optional[bytes] = None, iterations: int = ITER
     """What PostgreSQL stores for this password."""
     salt = os.urandom(SALT_BYTES) if salt is None else salt
     stored_key, server_key = _keys(password, salt, iterations)
-    encoded = [base64.b64encode(part).decode("ascii") for part in (salt, stored_key, server_key)]
-    return "%s$%d:%s$%s:%s" % (MECHANISM, iterations, encoded[0], encoded[1], encoded[2])
+    salted, stored, server = (base64.b64encode(part).decode("ascii") for part in (salt, stored_key, server_key))
+    return f"{MECHANISM}${iterations}:{salted}${stored}:{server}"
 
 
 def matches(password: str, stored: Optional[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The local cluster as Debian lays it out: talk to it over its socket, and bring it up with the configuration on disk."""
+"""The local cluster as Debian lays it out: talk to it over its socket, have it run with the configuration on disk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ SELECT json_build_object(
   'loaded', extract(epoch FROM pg_conf_load_time()),
   'files', json_build_array(current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'),
     current_setting('ssl_cert_file'), current_setting('ssl_key_file')),
-  'pending', (SELECT coalesce(json_agg(s.name ORDER BY s.name), '[]') FROM pg_settings s WHERE s.pending_restart AND NOT EXISTS
-    (SELECT FROM pg_file_settings f WHERE f.name = s.name AND f.sourcefile LIKE '%/postgresql.auto.conf')))
+  'pending', (SELECT coalesce(json_agg(s.name ORDER BY s.name), '[]') FROM pg_settings s WHERE s.pending_restart
+    AND NOT EXISTS (SELECT FROM pg_file_settings f
+      WHERE f.name = s.name AND f.sourcefile LIKE '%/postgresql.auto.conf')))
 """
 BAD_LINES = """
 SELECT coalesce(json_agg(line), '[]') FROM (
@@ -64,8 +65,7 @@ def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> 
     done = subprocess.run(
         arguments,
         input=stdin.encode("utf-8"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env=environment,
         cwd="/",
         preexec_fn=_as_postgres(),  # a plain setuid: no PAM session, no entry in the authentication log
@@ -81,9 +81,9 @@ class Cluster:
         self.version = version
         self.name = name
         self.port = port
-        self.configuration = "/etc/postgresql/%s/%s" % (version, name)
-        self.binaries = "/usr/lib/postgresql/%s/bin" % version
-        self.unit = "postgresql@%s-%s.service" % (version, name)
+        self.configuration = f"/etc/postgresql/{version}/{name}"
+        self.binaries = f"/usr/lib/postgresql/{version}/bin"
+        self.unit = f"postgresql@{version}-{name}.service"
 
     @property
     def exists(self) -> bool:
@@ -96,7 +96,7 @@ class Cluster:
     def others(self) -> List[str]:
         """Clusters of another version that live here too."""
         found = (path.split("/")[3:5] for path in glob.glob("/etc/postgresql/*/*/postgresql.conf"))
-        return sorted("%s/%s" % (version, name) for version, name in found if version != self.version)
+        return sorted(f"{version}/{name}" for version, name in found if version != self.version)
 
     # -- talking to it ------------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Cluster:
         # The statements go by standard input: an argument could be read in the process list.
         code, out, err = run_as_postgres(psql + ["-d", database, "-f", "-"], QUIET + sql, self.port)
         if code != 0:
-            raise ServerError(err.replace("psql:<stdin>:", "line ").strip() or "psql ended with %d" % code)
+            raise ServerError(err.replace("psql:<stdin>:", "line ").strip() or f"psql ended with {code}")
         return out
 
     def query(self, sql: str, database: str = "postgres") -> Any:
@@ -122,13 +122,13 @@ class Cluster:
         while not self.answers():
             if time.monotonic() > deadline:
                 raise ServerError(
-                    "cluster %s/%s does not answer after %d s. The end of its log:\n%s"
-                    % (self.version, self.name, seconds, self.log_tail())
+                    f"cluster {self.version}/{self.name} does not answer after {seconds} s. "
+                    f"The end of its log:\n{self.log_tail()}"
                 )
             time.sleep(0.2)
 
     def log_tail(self, lines: int = 15) -> str:
-        path = "/var/log/postgresql/postgresql-%s-%s.log" % (self.version, self.name)
+        path = f"/var/log/postgresql/postgresql-{self.version}-{self.name}.log"
         try:
             with open(path, encoding="utf-8", errors="replace") as handle:
                 return "".join(handle.readlines()[-lines:])
@@ -145,8 +145,8 @@ class Cluster:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode != 0:
             raise ServerError(
-                "'%s' ended with %d:\n%s\nThe end of the cluster's log:\n%s"
-                % (" ".join(command), done.returncode, done.stdout.decode("utf-8", "replace").strip(), self.log_tail())
+                f"'{' '.join(command)}' ended with {done.returncode}:\n"
+                f"{done.stdout.decode('utf-8', 'replace').strip()}\nThe end of the cluster's log:\n{self.log_tail()}"
             )
 
     def starts_at_boot(self) -> bool:
@@ -160,7 +160,7 @@ class Cluster:
         postgres = os.path.join(self.binaries, "postgres")
         code, _, err = run_as_postgres([postgres, "-D", self.configuration, "-C", "data_directory"])
         if code != 0:
-            raise ServerError("the server would not start with the configuration on disk:\n%s" % err.strip())
+            raise ServerError(f"the server would not start with the configuration on disk:\n{err.strip()}")
 
     def settings(self) -> Dict[str, Any]:
         found: Dict[str, Any] = self.query(SETTINGS)
@@ -185,13 +185,15 @@ class Cluster:
     def reload(self, seconds: int = 15) -> None:
         bad = self.query(BAD_LINES)
         if bad:
-            raise ServerError("the configuration on disk has errors, the server keeps the old one:\n%s" % "\n".join(bad))
+            raise ServerError(
+                "the configuration on disk has errors, the server keeps the old one:\n{}".format("\n".join(bad))
+            )
         before = self.settings()["loaded"]
         self.execute("SELECT pg_reload_conf()")
         deadline = time.monotonic() + seconds
         while self.settings()["loaded"] <= before:
             if time.monotonic() > deadline:
-                raise ServerError("the server did not take up its configuration:\n%s" % self.log_tail())
+                raise ServerError(f"the server did not take up its configuration:\n{self.log_tail()}")
             time.sleep(0.05)
 
 
@@ -206,7 +208,7 @@ def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Opti
         if apply:
             subprocess.run(["systemctl", "enable", "--quiet", "postgresql.service"], check=True)
     if not cluster.answers():
-        actions.append("start cluster %s/%s" % (cluster.version, cluster.name))
+        actions.append(f"start cluster {cluster.version}/{cluster.name}")
         if not apply:
             return actions, None
         cluster.check_configuration()
@@ -219,7 +221,7 @@ def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Opti
             cluster.reload()
             settings = cluster.settings()
     if settings["pending"]:
-        actions.append("restart for %s" % ", ".join(settings["pending"]))
+        actions.append("restart for {}".format(", ".join(settings["pending"])))
         if apply:
             cluster.check_configuration()
             cluster.control("restart")

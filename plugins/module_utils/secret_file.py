@@ -30,12 +30,12 @@ def read(path: str) -> Optional[str]:
         return None
     if mode & 0o077:
         raise UnsafeSecret(
-            "%s has mode %04o, so others than root may have read the secret in it. "
-            "Remove the file to have a new secret made, or set mode 0600 if you trust it." % (path, mode)
+            f"{path} has mode {mode:04o}, so others than root may have read the secret in it. "
+            "Remove the file to have a new secret made, or set mode 0600 if you trust it."
         )
     secret = text.rstrip("\n")
     if not secret:
-        raise UnsafeSecret("%s is empty; remove it to have a new secret made." % path)
+        raise UnsafeSecret(f"{path} is empty; remove it to have a new secret made.")
     return secret
 
 
@@ -45,7 +45,7 @@ def write(path: str, secret: str) -> None:
     if not os.path.isdir(directory):
         os.makedirs(os.path.dirname(directory) or "/", mode=0o755, exist_ok=True)
         os.mkdir(directory, 0o700)
-    temporary = "%s.%d" % (path, os.getpid())
+    temporary = f"{path}.{os.getpid()}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(secret + "\n")

@@ -61,13 +61,13 @@ def main() -> None:
     if not module.no_log:
         module.fail_json(msg="host_secret returns a secret: give its task `no_log: true`")
     if length < 16:
-        module.fail_json(msg="length is %d; a secret shorter than 16 characters can be guessed" % length)
+        module.fail_json(msg=f"length is {length}; a secret shorter than 16 characters can be guessed")
     try:
         secret = secret_file.read(path)
         changed = secret is None
         if secret is None:
             if not module.params["create"]:
-                module.fail_json(msg="%s does not exist on this host" % path)
+                module.fail_json(msg=f"{path} does not exist on this host")
             secret = secret_file.generate(length)
             if not module.check_mode:
                 secret_file.write(path, secret)

@@ -5,29 +5,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgresql_objects
-short_description: Bring the local PostgreSQL cluster with its roles, databases and extensions to the declared state in one trip
+short_description: Bring the local PostgreSQL cluster with its roles and databases to the declared state in one trip
 version_added: 0.1.0
 description:
-  - Has the cluster run with the configuration on disk (start, reload, or one restart when a setting that changed needs it),
-    then creates what is missing of the declared roles, databases, extensions and grants. Waits until the server answers.
+  - Has the cluster run with the configuration on disk (start, reload, or one restart when a changed setting needs it),
+    then creates what is missing of the declared roles, databases, extensions and grants.
   - Never drops anything.
   - Talks to the server through C(psql) over its socket, as C(postgres); nothing need be installed beside the server.
   - Passwords are turned into SCRAM verifiers here and compared with the stored ones. The server never sees a password.
-  - In check mode the same plan is made and not applied. On a host without the server, all of it would be created.
+  - In check mode the same plan is made and not applied. Without a server on the host all of it would be created.
 options:
   version:
     description: Major version of the cluster.
     type: str
     required: true
   roles:
-    description: Login roles. They are no superusers, do not bypass row-level security and create neither roles nor databases.
+    description: Login roles. None is a superuser, bypasses row-level security or creates roles or databases.
     type: list
     elements: dict
     default: []
     suboptions:
       name: {description: Name of the role., type: str, required: true}
       password:
-        description: Its password. Left out, one is generated once and kept in O(secrets_directory) as C(<name>.password).
+        description: Its password. Left out, one is made once and kept in O(secrets_directory) as C(<name>.password).
         type: str
   databases:
     description: Databases. Only the owner and the roles in O(clients) may connect.
@@ -115,18 +115,18 @@ def require_cluster(module: AnsibleModule, cluster: Cluster) -> None:
     others = cluster.others()
     if others:
         module.fail_json(
-            msg="postgresql_version is %s, and this host has cluster %s of another version. A cluster's data does not move by "
-            "changing the variable: set postgresql_version to '%s', or upgrade the cluster (pg_upgradecluster) and drop the old "
-            "one first." % (cluster.version, ", ".join(others), others[0].split("/")[0])
+            msg=f"postgresql_version is {cluster.version}, and this host has cluster {', '.join(others)} of another "
+            "version. A cluster's data does not move by changing the variable: set postgresql_version to "
+            f"'{others[0].split('/')[0]}', or upgrade the cluster (pg_upgradecluster) and drop the old one first."
         )
     if module.check_mode:
         return
     if not cluster.installed:
-        module.fail_json(msg="PostgreSQL %s is not installed here: %s/psql is missing" % (cluster.version, cluster.binaries))
+        module.fail_json(msg=f"PostgreSQL {cluster.version} is not installed here: {cluster.binaries}/psql is missing")
     if not cluster.exists:
         module.fail_json(
-            msg="PostgreSQL %s is installed and has no cluster '%s'. Create it: pg_createcluster %s %s"
-            % (cluster.version, cluster.name, cluster.version, cluster.name)
+            msg=f"PostgreSQL {cluster.version} is installed and has no cluster '{cluster.name}'. "
+            f"Create it: pg_createcluster {cluster.version} {cluster.name}"
         )
 
 
@@ -136,11 +136,11 @@ def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool
     for role in roles:
         if role["password"] or planning.name_problem(role["name"]):
             continue
-        path = os.path.join(directory, "%s.password" % role["name"])
+        path = os.path.join(directory, "{}.password".format(role["name"]))
         role["password"] = secret_file.read(path)
         if role["password"] is None:
             role["password"] = secret_file.generate(PASSWORD_LENGTH)
-            made.append("generate the password of role %s" % role["name"])
+            made.append("generate the password of role {}".format(role["name"]))
             if not check_mode:
                 secret_file.write(path, role["password"])
     return made
@@ -161,7 +161,7 @@ def apply(module: AnsibleModule, cluster: Cluster, actions: List[planning.Action
             cluster.execute(action.sql + ";", action.database)
         except ServerError as error:
             # What was done stays done (nothing here can be wrong to have), and the next run goes on from there.
-            module.fail_json(msg="cannot %s: %s" % (action.summary, error))
+            module.fail_json(msg=f"cannot {action.summary}: {error}")
 
 
 def main() -> None:
@@ -175,7 +175,7 @@ def main() -> None:
             done, settings = settle(cluster, wanted["timeout"], apply=not module.check_mode)
             if settings and settings["version"] != int(cluster.version):
                 module.fail_json(
-                    msg="the server on port %d is PostgreSQL %d, not %s" % (cluster.port, settings["version"], cluster.version)
+                    msg=f"the server on port {cluster.port} is PostgreSQL {settings['version']}, not {cluster.version}"
                 )
             state = read_state(cluster, databases) if settings else planning.State(int(cluster.version))
         else:
@@ -192,7 +192,9 @@ def main() -> None:
     actions = done + [action.summary for action in plan]
     result: Dict[str, Any] = dict(changed=bool(actions), actions=actions)
     if module._diff and actions:
-        result["diff"] = dict(before="", after="\n".join(actions) + "\n", before_header="PostgreSQL", after_header="PostgreSQL")
+        result["diff"] = dict(
+            before="", after="\n".join(actions) + "\n", before_header="PostgreSQL", after_header="PostgreSQL"
+        )
     module.exit_json(**result)
 
 

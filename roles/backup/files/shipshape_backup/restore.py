@@ -1,0 +1,125 @@
+"""Getting things back: beside what is there, never over it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, psql, tag_of
+from shipshape_backup.store import FILES, UNVERIFIED, Failure, Restic, end, moment, text_of
+
+
+def verified(restic: Restic, *tags: str) -> list[dict[str, Any]]:
+    return [snapshot for snapshot in restic.snapshots(*tags) if UNVERIFIED not in snapshot["tags"]]
+
+
+def what(snapshot: dict[str, Any]) -> str:
+    return next((str(tag) for tag in snapshot["tags"] if tag == FILES or tag.startswith("database:")), "?")
+
+
+def choose(snapshots: list[dict[str, Any]], wanted: str, label: str) -> dict[str, Any]:
+    """`latest`, the beginning of an id, or the last one at or before a time."""
+    if not snapshots:
+        raise Failure(f"the repository has no backup of {label}. See: shipshape-backup list")
+    if wanted == "latest":
+        return snapshots[-1]
+    if re.match(r"\d{4}-\d{2}-\d{2}", wanted):
+        try:
+            until = moment(wanted)
+        except ValueError as error:
+            raise Failure(
+                f"snapshot '{wanted}' is no time; write it as 2026-01-31T02:00:00 (UTC) or 2026-01-31"
+            ) from error
+        before = [snapshot for snapshot in snapshots if moment(snapshot["time"]) <= until]
+        if not before:
+            raise Failure(f"no backup of {label} is as old as {wanted}; the first is of {snapshots[0]['time'][:19]}")
+        return before[-1]
+    found = [snapshot for snapshot in snapshots if len(wanted) >= 4 and snapshot["id"].startswith(wanted)]
+    if len(found) != 1:
+        known = ", ".join(f"{s['id'][:8]} ({s['time'][:19]})" for s in snapshots[-5:])
+        raise Failure(f"there is no snapshot '{wanted}' of {label}. The latest are: {known}")
+    return found[0]
+
+
+def restore_database(restic: Restic, name: str, wanted: str, into: str) -> dict[str, Any]:
+    started = time.monotonic()
+    into = into or f"{name}_restored"
+    snapshot = choose(verified(restic, tag_of(name)), wanted, f"database {name}")
+    if exists(into):
+        raise Failure(f"database {into} exists and is not overwritten. Choose another name (into), or drop it first")
+    create(name, into)
+    try:
+        load(restic, snapshot, name, into)
+        psql("ANALYZE", into)
+    except BaseException:
+        # We made it a moment ago and it is not whole.
+        psql('DROP DATABASE :"into"', into=into)
+        raise
+    count = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+    return {
+        "database": name, "into": into, "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19],
+        "tables": int(psql(count, into)), "bytes": int(psql("SELECT pg_database_size(current_database())", into)),
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
+def create(name: str, into: str) -> None:
+    """With the owner and the locale of the original where that is still there, or of what it would be."""
+    found = psql(
+        "SELECT pg_get_userbyid(datdba) || E'\\t' || datcollate FROM pg_database WHERE datname = :'name'", name=name
+    )
+    owner, locale = found.split("\t") if found else ("postgres", "C.UTF-8")
+    if not found and psql("SELECT 1 FROM pg_roles WHERE rolname = :'name'", name=name):
+        owner = name
+    psql(
+        'CREATE DATABASE :"into" OWNER :"owner" TEMPLATE template0 ENCODING \'UTF8\' '
+        "LC_COLLATE :'locale' LC_CTYPE :'locale';\n"
+        'REVOKE ALL ON DATABASE :"into" FROM PUBLIC',
+        into=into,
+        owner=owner,
+        locale=locale,
+    )
+
+
+def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str) -> None:
+    with tempfile.TemporaryFile() as err:
+        command = ["pg_restore", "--exit-on-error", "--no-password", "--dbname", conninfo(into)]
+        process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
+        assert process.stdin
+        try:
+            for chunk in restic.read(snapshot["id"], "/" + file_of(name)):
+                process.stdin.write(chunk)
+            process.stdin.close()
+            process.wait()
+        except BrokenPipeError:
+            process.wait()  # it says why below
+        finally:
+            end(process)
+        if process.returncode != 0:
+            raise Failure(
+                f"pg_restore of database {name} failed, nothing is left of {into}: {text_of(err).strip()[-2000:]}"
+            )
+
+
+def restore_files(restic: Restic, wanted: str, target: str, paths: list[str]) -> dict[str, Any]:
+    started = time.monotonic()
+    snapshot = choose(verified(restic, FILES), wanted, "files")
+    directory = Path(target or restic.settings.state / "restored" / snapshot["id"][:8])
+    if directory.exists() and any(directory.iterdir()):
+        raise Failure(f"{directory} is not empty and nothing is overwritten. Choose another directory (--target)")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    restic.call(
+        "restore", snapshot["id"], "--target", str(directory), *[part for path in paths for part in ("--include", path)]
+    )
+    files = sum(len(names) for _, _, names in os.walk(directory))
+    if not files:
+        raise Failure(f"snapshot {snapshot['id'][:8]} has nothing of {' '.join(paths) or 'the paths'}")
+    return {
+        "target": str(directory), "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19], "files": files,
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip

@@ -1,0 +1,201 @@
+"""The repository: restic with the words it lacks."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Iterator
+
+CHUNK = 1 << 20
+OPEN_TIMEOUT = 120  # seconds until a store that says nothing counts as unreachable
+MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
+
+#: What restic says, and what that means to the person who has to do something about it. The first match counts.
+MEANINGS = (
+    (r"wrong password or no key found|status 12\b",
+     "the repository exists and backup_password does not open it. Give the password it was made with"),
+    (r"Access Key Id|InvalidAccessKeyId|signature we calculated|SignatureDoesNotMatch|Access ?Denied|Forbidden",
+     "the store refuses the keys. Check access_key and secret_key of backup_s3, and what they may do with the bucket"),
+    (r"region .* is wrong|AuthorizationHeaderMalformed", "the bucket is in another region. Check region of backup_s3"),
+    (r"x509:|certificate", "the store's certificate is not trusted. Check it, this host's clock and CA certificates"),
+    (r"no such host|connection refused|no route to host|network is unreachable|i/o timeout|timed out|deadline exceeded|"
+     r"connection reset|server misbehaving|Bad Gateway|Service Unavailable|Gateway Time",
+     "the store cannot be reached. Check endpoint of backup_s3 and the network"),
+    (r"already locked|status 11\b", "another process holds the repository. If none does: shipshape-backup unlock"),
+    (r"no space left|QuotaExceeded|StorageFull", "there is no space left"),
+    (r"bucket does not exist|NoSuchBucket", "the bucket does not exist"),
+)  # fmt: skip
+ABSENT = re.compile(
+    r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
+    r"repository does not exist|config: no such file or directory"
+)
+
+
+class Failure(Exception):
+    """Something went wrong; the text says what, and what to do."""
+
+
+class Stopped(Failure):
+    """The run as a whole is to end: it took too long, or somebody told it to."""
+
+
+class Busy(Failure):
+    """Another run holds the lock."""
+
+
+def meaning(output: str, code: int) -> str:
+    """Restic's output in words of ours, followed by its own."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    own = next(
+        (line for line in lines if line.startswith("Fatal:")), lines[-1] if lines else f"restic ended with {code}"
+    )
+    for pattern, words in MEANINGS:
+        if re.search(pattern, f"{output} status {code} "):
+            return f"{words} ({own})"
+    return own
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+
+
+class Settings:
+    """What the role wrote: config.json to be read by anyone who may, credentials.env by root only."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            values: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            words = shlex.split((directory / "credentials.env").read_text(encoding="utf-8"), comments=True)
+        except (OSError, ValueError) as error:
+            raise Failure(f"the configuration cannot be read: {error}") from error
+        self.configuration = directory
+        self.credentials = dict(word.split("=", 1) for word in words)
+        self.repository: str = values["repository"]
+        self.host: str = values["host"]
+        self.databases: list[str] = values["databases"]
+        self.paths: list[str] = values["paths"]
+        self.exclude: list[str] = values["exclude"]
+        self.keep: dict[str, int] = values["keep"]
+        self.timeout_minutes: int = values["timeout_minutes"]
+        self.jitter_minutes: int = values["jitter_minutes"]
+        self.state = Path(values["state_directory"])
+        self.cache = Path(values["cache_directory"])
+        self.lock = Path(values["lock_file"])
+        self.webhook = self.credentials.pop("SHIPSHAPE_WEBHOOK", "")
+
+    def fingerprint(self) -> str:
+        """Of where and with what the repository is opened."""
+        text = json.dumps([self.repository, sorted(self.credentials.items())])
+        salt = self.repository.encode()  # slow on purpose: a password must not be found from what is kept
+        return hashlib.pbkdf2_hmac("sha256", text.encode(), salt, 100_000).hex()
+
+    def scrub(self, text: str) -> str:
+        """No secret leaves in a message, whatever a program put into its own."""
+        for secret in [*self.credentials.values(), self.webhook]:
+            if len(secret) >= 4:
+                text = text.replace(secret, "(secret)")
+        return text
+
+
+def text_of(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", "replace")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt, so that restic takes its lock away; kill what does not listen."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Restic:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.environment = {
+            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            "HOME": "/root",
+            "RESTIC_REPOSITORY": settings.repository,
+            "RESTIC_CACHE_DIR": str(settings.cache),
+            **settings.credentials,
+        }
+
+    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(["restic", *arguments], env=self.environment, cwd="/", **streams)
+        except FileNotFoundError as error:
+            raise Failure("restic is not installed on this host") from error
+
+    def call(self, *arguments: str, timeout: int | None = None, accept: tuple[int, ...] = (0,)) -> str:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                code = -1
+            finally:
+                end(process)
+            if code not in accept:
+                said = text_of(err) + text_of(out)
+                raise Failure(meaning(said if code != -1 else said + f"\nFatal: timed out after {timeout} s", code))
+            return text_of(out)
+
+    def open(self) -> tuple[str, bool]:
+        """(the repository's id, whether it had to be made). A repository that only does not open is never made anew."""
+        try:
+            return str(json.loads(self.call("cat", "config", timeout=OPEN_TIMEOUT))["id"]), False
+        except Failure as failure:
+            if not ABSENT.search(str(failure)):
+                raise
+        self.call("init")
+        return str(json.loads(self.call("cat", "config", timeout=OPEN_TIMEOUT))["id"]), True
+
+    def snapshots(self, *tags: str) -> list[dict[str, Any]]:
+        """Those with all the tags, oldest first."""
+        found = json.loads(self.call("snapshots", "--json", "--tag", ",".join((MARK, *tags))) or "null") or []
+        return sorted(found, key=lambda snapshot: moment(snapshot["time"]))
+
+    def read(self, snapshot: str, path: str) -> Iterator[bytes]:
+        """A file's content as the repository has it; data never comes from a cache on this host."""
+        with tempfile.TemporaryFile() as err:
+            process = self.start("dump", "--no-cache", snapshot, path, stdout=subprocess.PIPE, stderr=err)
+            try:
+                assert process.stdout
+                while chunk := process.stdout.read(CHUNK):
+                    yield chunk
+                if process.wait() != 0:
+                    raise Failure(f"{path} cannot be read back: {meaning(text_of(err), process.returncode)}")
+            finally:
+                end(process)
+
+    def count(self, snapshot: str) -> str:
+        """Take the mark of the unverified away, after which restores see the snapshot."""
+        self.call("tag", "--remove", UNVERIFIED, snapshot)
+        return snapshot
+
+    def compresses(self) -> bool:
+        found = re.search(r"restic (\d+)\.(\d+)", self.call("version"))
+        return found is not None and (int(found[1]), int(found[2])) >= (0, 14)
+
+
+def moment(text: str) -> datetime.datetime:
+    """A time of restic's (nanoseconds) or of a person's."""
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip()).replace("Z", "+00:00").replace(" ", "T", 1)
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        text = re.sub(r"\.\d+", "", text)  # Python before 3.11 takes 3 or 6 digits only
+        parsed = datetime.datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.timezone.utc)
