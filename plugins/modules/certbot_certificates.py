@@ -1,0 +1,274 @@
+#!/usr/bin/python
+# MIT License
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: certbot_certificates
+short_description: Have certbot issue the declared certificates, all in one trip
+version_added: 0.1.0
+description:
+  - Looks at what certbot has. A certificate that is missing, has expired or soon will, is for other names or from
+    another authority is asked for. Nothing is asked of the authority otherwise.
+  - Before the authority is asked, each name is tried as it would try it. A name that leads elsewhere is reported with
+    what points where, and does not count against the authority's rate limit.
+  - One certificate that fails does not keep the others from being issued; the task fails at its end, with all reasons.
+  - O(links) gets a link for each certificate, to certbot's directory of it, set by one atomic rename.
+  - What the web server shows is compared with the file. It is reloaded when they differ.
+options:
+  certificates:
+    description: The certificates that must exist.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Name of the certificate, type: str, required: true}
+      domains: {description: Exactly the names that it is for, type: list, elements: str, required: true}
+  directory: {description: Address of the ACME directory, type: str, required: true}
+  email: {description: Address of the account; none when empty, type: str, default: ""}
+  webroot: {description: Directory from which the web server answers challenges, type: path, required: true}
+  links: {description: Directory of the links, type: path, default: /etc/shipshape/tls}
+  config: {description: Certbot's directory, type: path, default: /etc/letsencrypt}
+  ca_bundle: {description: File of roots to verify the authority with; the system's when empty, type: str, default: ""}
+  preflight: {description: Whether to try each name before the authority does, type: bool, default: true}
+  reload_command: {description: Shell command after which the web server shows new certificates, type: str, default: ""}
+  port: {description: Port of 127.0.0.1 on which the web server shows them, type: int, default: 443}
+author: Shipshape (@shipshape)
+"""
+
+EXAMPLES = r"""
+- name: Certificates | Issue what is missing
+  shipshape.droplet.certbot_certificates:
+    certificates:
+      - {name: shop, domains: [shop.example.com, www.shop.example.com]}
+    directory: https://acme-v02.api.letsencrypt.org/directory
+    email: ops@example.com
+    webroot: /var/www/acme
+    reload_command: nginx -t && systemctl reload nginx
+"""
+
+RETURN = r"""
+certificates:
+  description: Every certificate asked for, as it is now.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name: {description: Its name., type: str}
+    domains: {description: The names it is for., type: list, elements: str}
+    directory: {description: The authority it comes from., type: str}
+    expires: {description: When it ends; empty when there is none yet., type: str}
+    action: {description: Why it was (or would be) asked for; empty when it stays., type: str}
+    error: {description: Why there is none; empty when all is well., type: str}
+reloaded:
+  description: Whether the web server was (or would be) reloaded.
+  type: bool
+  returned: always
+"""
+
+import os
+import time
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import acme
+from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
+
+ATTEMPTS = 4
+
+
+class Wanted:
+    """One declared certificate and what certbot has of it."""
+
+    def __init__(self, module: AnsibleModule, spec: Dict[str, Any]) -> None:
+        self.module = module
+        self.name: str = spec["name"]
+        self.domains: List[str] = list(dict.fromkeys(tls.normal_name(domain) for domain in spec["domains"]))
+        self.live = os.path.join(module.params["config"], "live", self.name)
+        self.link = os.path.join(module.params["links"], self.name)
+        self.error = ""
+        self.look()
+        self.action = self.reason()
+
+    def look(self) -> None:
+        self.lineage = acme.lineage(self.module.params["config"], self.name)
+        self.found = tls.read(self.module, os.path.join(self.live, "fullchain.pem"))
+
+    def reason(self) -> str:
+        """Why it must be asked for; empty when what is there shall stay."""
+        found, directory = self.found, self.module.params["directory"]
+        if found is None or not self.lineage:
+            return "there is none"
+        if found.names != sorted(self.domains):
+            return "it is for %s" % ", ".join(found.names)
+        if self.lineage.get("server") != directory:
+            return "it is from %s" % self.lineage.get("server")
+        if found.remaining <= 0:
+            return "it ended on %s" % tls.iso(found.expires)
+        # certbot renews in the last third. Who comes here with less has a renewal that does not work.
+        if found.remaining < (found.expires - found.starts) / 4:
+            return "it ends on %s and was not renewed" % tls.iso(found.expires)
+        return ""
+
+    @property
+    def linked(self) -> bool:
+        return os.path.islink(self.link) and os.readlink(self.link) == self.live
+
+    def put_link(self) -> None:
+        os.makedirs(os.path.dirname(self.link), mode=0o755, exist_ok=True)
+        if os.path.isdir(self.link) and not os.path.islink(self.link):
+            self.error = "%s holds files that Shipshape did not put there; move the directory away and run again." % self.link
+            return
+        temporary = self.link + ".shipshape"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        os.symlink(self.live, temporary)
+        os.replace(temporary, self.link)
+
+    def shown(self) -> bool:
+        """Whether the web server shows what is in the file. True when no server answers: it will, once it starts."""
+        port = self.module.params["port"]
+        current = acme.first_certificate(os.path.join(self.live, "fullchain.pem"))
+        return all(acme.served(domain, port) in (current, None) for domain in self.domains)
+
+    def report(self) -> Dict[str, Any]:
+        return {
+            "name": self.name,
+            "domains": self.domains,
+            "directory": self.lineage.get("server", ""),
+            "expires": tls.iso(self.found.expires) if self.found else "",
+            "action": self.action,
+            "error": self.error,
+        }
+
+
+def command(module: AnsibleModule, wanted: Wanted) -> List[str]:
+    program = module.get_bin_path("certbot")
+    if not program:
+        module.fail_json(msg="The program certbot is not on this host; install the package certbot.")
+    params = module.params
+    words = [program, "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--server", params["directory"]]
+    words += ["--email", params["email"]] if params["email"] else ["--register-unsafely-without-email"]
+    words += ["--cert-name", wanted.name, "--webroot", "--webroot-path", params["webroot"], "--config-dir", params["config"]]
+    words += ["--preferred-challenges", "http", "--key-type", "ecdsa"]
+    if wanted.lineage:
+        # Names or authority have changed, or it has nearly ended: certbot must not keep what it has.
+        words += ["--force-renewal", "--renew-with-new-domains", "--break-my-certs"]
+    for domain in wanted.domains:
+        words += ["--domain", domain]
+    return words
+
+
+def issue(module: AnsibleModule, wanted: Wanted) -> None:
+    """Ask the authority; what goes wrong is left in ``wanted.error``."""
+    if module.params["preflight"]:
+        obstacles = [acme.obstacle(domain, module.params["webroot"]) for domain in wanted.domains]
+        wanted.error = "\n".join(problem for problem in obstacles if problem)
+        if wanted.error:
+            return
+    environment = {"REQUESTS_CA_BUNDLE": module.params["ca_bundle"]} if module.params["ca_bundle"] else {}
+    output = ""
+    for attempt in range(ATTEMPTS):
+        code, out, err = module.run_command(command(module, wanted), environ_update=environment)
+        if code == 0:
+            wanted.look()
+            if wanted.reason():
+                wanted.error = "certbot reports success, but %s." % wanted.reason()
+            return
+        output = out + "\n" + err
+        if not acme.TRANSIENT.search(output):
+            break
+        if attempt < ATTEMPTS - 1:
+            time.sleep(5 * 2**attempt)
+    wanted.error = acme.explain(output)
+
+
+def reload_server(module: AnsibleModule, wanted: List[Wanted]) -> str:
+    """Reload, and wait until every certificate is shown. What is wrong, or nothing."""
+    code, out, err = module.run_command(module.params["reload_command"], use_unsafe_shell=True)
+    if code != 0:
+        return "'%s' failed (exit %d): %s" % (module.params["reload_command"], code, (err or out).strip())
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        late = [item.name for item in wanted if not item.shown()]
+        if not late:
+            return ""
+        time.sleep(0.1)
+    return (
+        "The web server still shows another certificate than the file for %s after '%s'. Does its site read the files in %s?"
+        % (", ".join(late), module.params["reload_command"], module.params["links"])
+    )
+
+
+def diff(wanted: Wanted, before: str) -> Dict[str, str]:
+    header = "certificate " + wanted.name
+    after = "%s from %s\n" % (", ".join(sorted(wanted.domains)), wanted.module.params["directory"])
+    return {"before_header": header, "after_header": header, "before": before, "after": after}
+
+
+def describe(wanted: Wanted) -> str:
+    if wanted.found is None:
+        return "none\n"
+    ends = " until %s" % tls.iso(wanted.found.expires) if wanted.action.startswith("it end") else ""
+    return "%s from %s%s\n" % (", ".join(wanted.found.names), wanted.lineage.get("server", "an unknown authority"), ends)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            certificates=dict(
+                type="list",
+                elements="dict",
+                required=True,
+                options=dict(
+                    name=dict(type="str", required=True), domains=dict(type="list", elements="str", required=True)
+                ),
+            ),
+            directory=dict(type="str", required=True),
+            email=dict(type="str", default=""),
+            webroot=dict(type="path", required=True),
+            links=dict(type="path", default="/etc/shipshape/tls"),
+            config=dict(type="path", default="/etc/letsencrypt"),
+            ca_bundle=dict(type="str", default=""),
+            preflight=dict(type="bool", default=True),
+            reload_command=dict(type="str", default=""),
+            port=dict(type="int", default=443),
+        ),
+        supports_check_mode=True,
+    )
+    everything = [Wanted(module, spec) for spec in module.params["certificates"]]
+    to_issue = [wanted for wanted in everything if wanted.action]
+    diffs = [diff(wanted, describe(wanted)) for wanted in to_issue]
+    if not module.check_mode:
+        for wanted in to_issue:
+            issue(module, wanted)
+
+    good = [wanted for wanted in everything if wanted.found and not wanted.error and not wanted.reason()]
+    to_link = [wanted for wanted in good if not wanted.linked]
+    if not module.check_mode:
+        for wanted in to_link:
+            wanted.put_link()
+    good = [wanted for wanted in good if wanted.linked]
+    # By what is shown, not by what was done: a run cut off before the reload is made good by the next one.
+    reload_needed = bool(module.params["reload_command"]) and not all(wanted.shown() for wanted in good)
+    problems = ["%s: %s" % (wanted.name, wanted.error) for wanted in everything if wanted.error]
+    if reload_needed and not module.check_mode:
+        problem = reload_server(module, good)
+        problems += [problem] if problem else []
+
+    issued = [wanted for wanted in to_issue if module.check_mode or not wanted.error]
+    result: Dict[str, Any] = dict(
+        changed=bool(issued or to_link or reload_needed),
+        certificates=[wanted.report() for wanted in everything],
+        reloaded=reload_needed,
+        diff=diffs,
+    )
+    if problems:
+        count = len([wanted for wanted in everything if wanted.error])
+        head = "%d of %d certificates could not be issued:\n" % (count, len(everything)) if count else ""
+        module.fail_json(msg=head + "\n".join(problems), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
