@@ -13,13 +13,12 @@ BACKUP_LATE = timedelta(hours=26)
 
 
 def span(delta: timedelta) -> str:
-    """A duration in the two words a person needs: '89 days', '11 hours', '5 minutes'."""
+    """A duration as a person says it: '89 days', '27 hours', '5 minutes'; up to two of a unit in the smaller one."""
     seconds = abs(int(delta.total_seconds()))
-    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= 2 * size or (seconds >= size and name != "minute"):
-            count = seconds // size
-            return f"{count} {name}{'s' if count != 1 else ''}"
-    return f"{max(seconds // 60, 1)} minute" if seconds >= 60 else f"{seconds} seconds"
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {name}"
+    return f"{seconds} seconds"
 
 
 def certificate_line(certificate: Mapping[str, Any], now: datetime) -> str:
