@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from tests.lab import settings, trust
-from tests.lab.engine import LabError, docker, ensure_network, inspect, stage
+from tests.lab.engine import LabError, docker, ensure_network, exclusive, inspect, stage
 from tests.lab.image import ensure_image
 
 BOOT_TIMEOUT = 90
@@ -55,7 +55,7 @@ def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (),
         if inspect("container", name) is None:
             cache = f"shipshape-apt-cache-{full_image.rpartition(':')[2]}" if package_cache else ""
             create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache)
-            put(name, _first_boot_files())
+            put(name, first_boot_files())
             docker("start", name)
             forget_host_key(address_of(name))
         docker("start", name)
@@ -76,12 +76,21 @@ def free_address(name: str) -> str:
     return next(address for address in upper_half[start_at:] + upper_half[:start_at] if address not in held)
 
 
-def create(name: str, image: str, *, address: str, aliases: Sequence[str], cache: str) -> None:
+def create(
+    name: str,
+    image: str,
+    *,
+    address: str,
+    aliases: Sequence[str],
+    cache: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> None:
     """A stopped container of the given image, with everything systemd needs to boot in it."""
     arguments = [
         f"--name={name}",
         f"--hostname={name}",
         f"--label={settings.LABEL}",
+        *(f"--label={label}={value}" for label, value in (labels or {}).items()),
         f"--network={settings.NETWORK}",
         *([f"--ip={address}"] if address else []),
         *(f"--network-alias={alias}" for alias in aliases),
@@ -112,7 +121,7 @@ def put(name: str, files: Mapping[str, tuple[bytes, int]]) -> None:
     docker("cp", "-", f"{name}:/", stdin=archive.getvalue())
 
 
-def _first_boot_files() -> dict[str, tuple[bytes, int]]:
+def first_boot_files() -> dict[str, tuple[bytes, int]]:
     files = {
         f"usr/local/share/ca-certificates/{file}": (content, 0o644) for file, content in trust.authorities().items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -28,6 +29,15 @@ def stage(title: str) -> Iterator[None]:
     say(f"{title} …")
     yield
     say(f"{title}: done in {time.monotonic() - started:.0f} s")
+
+
+@contextmanager
+def exclusive(what: str) -> Iterator[None]:
+    """One at a time: scenarios that start together build an image or the services once, and share them."""
+    settings.STATE.mkdir(exist_ok=True)
+    with open(settings.STATE / f"{what}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def docker(*arguments: str, stdin: bytes | None = None, check: bool = True) -> str:

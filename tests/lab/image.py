@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import settings
-from tests.lab.engine import LabError, docker, image_label, say, stage
+from tests.lab.engine import LabError, docker, exclusive, image_label, say, stage
 from tests.lab.host import ensure_program, privileged
 
 BUILD = Path(__file__).parent / "droplet-image"
@@ -64,10 +64,14 @@ def ensure_image(image: str) -> str:
     release = release_of(image)
     name = name_of(release)
     digest = _digest(release)
-    if image_label(name, DIGEST) == digest:
-        return name
-    with stage(f"droplet image {release}"):
-        source = RELEASES[release]
+    with exclusive("image"):
+        if image_label(name, DIGEST) != digest:
+            _build(name, RELEASES[release], digest)
+    return name
+
+
+def _build(name: str, source: Release, digest: str) -> None:
+    with stage(f"droplet image {name}"):
         base = _pull(source.pulled) if source.pulled else _bootstrap(source)
         arguments = {
             "BASE": base,
@@ -77,7 +81,6 @@ def ensure_image(image: str) -> str:
         build_arguments = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
         labels = ("--label", settings.LABEL, "--label", f"{DIGEST}={digest}")
         docker("build", "--tag", name, *labels, *build_arguments, str(BUILD))
-    return name
 
 
 def _digest(release: str) -> str:

@@ -14,15 +14,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.lab import settings
+from tests.lab.engine import exclusive
 
 LIFETIME = timedelta(days=3650)
 
 
 def ensure_keys() -> None:
-    settings.STATE.mkdir(exist_ok=True)
-    _ensure_ssh_key()
-    _ensure_authority()
-    _ensure_s3_keys()
+    with exclusive("keys"):
+        _ensure_ssh_key()
+        _ensure_authority()
+        _ensure_s3_keys()
 
 
 def public_ssh_key() -> str:
