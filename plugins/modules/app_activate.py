@@ -36,6 +36,7 @@ EXAMPLES = r"""
 RETURN = r"""
 release: {description: Id of the release that is live now., type: str, returned: success}
 before: {description: Id of the release that was live., type: str, returned: success}
+summary: {description: What happened in one sentence., type: str, returned: success}
 removed: {description: Ids of the releases that were removed., type: list, elements: str, returned: success}
 """
 
@@ -125,21 +126,34 @@ def activate(module: AnsibleModule, store: Store, release: Release) -> dict[str,
     if given_up is not None:
         given_up.note(rolled_back=now())
     store.confirm(release.id)
-    return {"changed": True, "release": release.id, "before": before, "removed": store.prune(app["keep_releases"])}
+    removed = store.prune(app["keep_releases"])
+    return dict(report(app, release, before, given_up is not None), changed=True, removed=removed)
+
+
+def report(app: dict[str, Any], release: Release, before: str, rolled_back: bool) -> dict[str, Any]:
+    """What the operator wants to read."""
+    said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
+    if rolled_back:
+        said += f"; {before} was given up and is not deployed again by itself"
+        if app["migrate"] and before > release.id:
+            said += ". The database stays as that release has migrated it"
+    return {"release": release.id, "before": before, "summary": said}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     app, wanted = module.params["app"], module.params["release"]
     store = Store(app["name"], app["directory"])
+    rollback = module.params["rollback"]
+    if module.check_mode and not rollback:
+        # What this very run would have built is not there yet.
+        return {"changed": True, "release": wanted, "before": store.current, "summary": "", "removed": []}
     if module.check_mode:
-        # A release that this very run would have built is not there yet; the way back must be.
-        release_id = find(app, store, wanted).id if module.params["rollback"] else wanted
-        return {"changed": release_id != store.current or not module.params["rollback"], "release": release_id,
-                "before": store.current, "removed": []}  # fmt: skip
+        release = find(app, store, wanted)
+        return dict(report(app, release, store.current, True), changed=release.id != store.current, removed=[])
     with locked(app["name"], store.directory, "lock"):
         release = find(app, store, wanted)
-        if module.params["rollback"] and release.id == store.current == store.healthy:
-            return {"changed": False, "release": release.id, "before": release.id, "removed": []}
+        if rollback and release.id == store.current == store.healthy:
+            return dict(report(app, release, release.id, False), changed=False, removed=[])
         return activate(module, store, release)
 
 
