@@ -33,16 +33,20 @@ def known_roles(directory: FilePath) -> Roles:
     return roles
 
 
-def reason(error: Exception) -> str:
+def unresolved(error: Exception) -> Unresolved:
     """Why a template failed, in words that cannot hold a secret's value."""
     text = " ".join(str(error).split())
     if isinstance(error, AnsibleUndefinedVariable) and (match := re.search(r"'([^']+)' is undefined", text)):
-        return f"a template with `{match[1]}`, which is defined nowhere"
+        wanted = f"`{match[1]}` defined, in group_vars/all/vault.yml for example"
+        return Unresolved(f"a template with `{match[1]}`, which is defined nowhere", wanted)
     if isinstance(error, AnsibleUndefinedVariable):
-        return "a template with something that is not defined"
+        return Unresolved("a template with something that is not defined")
     if isinstance(error, AnsibleVaultError) or "decrypt" in text:
-        return "a value of the vault that cannot be decrypted (--ask-vault-pass, or --vault-password-file)"
-    return f"a template that fails ({type(error).__name__.removeprefix('Ansible')})"
+        wanted = "the vault's password: --ask-vault-pass, or --vault-password-file"
+        return Unresolved("a value of the vault that cannot be decrypted", wanted)
+    if match := re.search(r"lookup plugin '([\w.]+)'", text):
+        return Unresolved(f"a template whose lookup `{match[1]}` fails")
+    return Unresolved(f"a template that fails ({type(error).__name__})")
 
 
 def resolve(value: Any, templar: Templar) -> Any:
@@ -54,7 +58,7 @@ def resolve(value: Any, templar: Templar) -> Any:
     try:
         return templar.template(value)
     except AnsibleError as error:
-        return Unresolved(reason(error))
+        return unresolved(error)
 
 
 def origin_of(value: Any) -> str:
@@ -110,7 +114,11 @@ class ActionModule(ActionBase):
             groups={name: list(members) for name, members in groups.items()},
             roles=roles,
         )
-        found = problems(inventory, lambda host, path: locate(raw.get(host, {}), path))
+        # What a template took from the vault is put right there; where that is not known, where the template stands.
+        found = problems(
+            inventory,
+            lambda host, path: locate(inventory.hosts.get(host, {}), path) or locate(raw.get(host, {}), path),
+        )
         if found:
             # Shown here, once: as the task's message it would come twice, and again for each host.
             self._display.display(f"\n{report(found)}\n", color="red")

@@ -130,6 +130,8 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
         if app.get("type") != "python":
             continue
         port = port_of(name, app)
+        if port < 1024:
+            continue
         if port in taken:
             derived = "" if "port" in app else ", which follows from the app's name"
             wanted = f"another port, such as `port: {_free(port, taken)}`"
@@ -225,14 +227,12 @@ def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> I
         literal = re.search(r"(?:--port[= ]|-p |:)(\d{2,5})\b", command)
         if (literal and int(literal[1]) != port) or (server and not literal):
             found = f"a command that listens on port {literal[1]}" if literal else "a command that is not told its port"
-            wanted = f"$PORT where the port belongs; it is {port} here" + (
-                "" if "port" in app else ", from the app's name"
-            )
+            wanted = f"$PORT where the port belongs; the proxy looks for the app at {port}"
             yield Problem((*path, "command"), found, wanted)
     elsewhere = [proxy for proxy in groups.get("proxy", ()) if set(groups.get("app", ())) - {proxy}]
     if elsewhere:
         loopback = re.search(r"\b127\.0\.0\.1\b|\blocalhost\b", command)
         if loopback or (server and not re.search(r"\$HOST\b|\$\{HOST\}|0\.0\.0\.0|\[?::\]?", command)):
             found = f"a command that listens on {loopback[0] if loopback else LOOPBACK} only"
-            wanted = f"$HOST where the address belongs: {elsewhere[0]} must reach the app from another machine"
+            wanted = f"$HOST where the address belongs; {elsewhere[0]} must reach the app from another machine"
             yield Problem((*path, "command"), found, wanted)

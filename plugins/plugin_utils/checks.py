@@ -24,11 +24,11 @@ EXAMPLE_NETWORKS = [
 PLACEHOLDER = re.compile(
     r"""^<[^<>@]*>$ | ^\[[a-z _-]+\]$ | ^x{3,}$ | ^\*+$ | ^\.{3,}$ | ^…$ | (^|[:/@\s])your[-_]
       | \bchange[-_]?(me|this)\b | \breplace[-_]?(me|this|with)\b | ^(insert|enter|put)[-_](your|the|a)\b
-      | ^(replace|todo|fixme|tbd|placeholder|dummy)$""",
+      | ^(todo|fixme|tbd|placeholder|dummy)$""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Where a secret belongs, these are fillers as well.
-SECRET_PLACEHOLDER = re.compile(r"…|\.\.\.$|x{4,}|example|^(secret|password|passwort)\W*$", re.IGNORECASE)
+SECRET_PLACEHOLDER = re.compile(r"…|\.\.\.$|x{4,}|example|^(secret|password|passwort|replace)\W*$", re.IGNORECASE)
 SECRET_WORDS = {"SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "KEY", "SALT"}
 OPEN_WORDS = {"PUBLIC", "PUBLISHABLE", "SITE"}
 # Another service chose these, and its user cannot make them longer.
@@ -40,7 +40,8 @@ KEY_TYPES = (
 )  # fmt: skip
 PUBLIC_KEY = "one line of a public key file, as `cat ~/.ssh/id_ed25519.pub` prints it"
 
-GENERATE = "a random one: `openssl rand -hex 32` prints it, `ansible-vault` keeps it"
+GENERATE = "the real one, or a new one from `openssl rand -hex 32`, kept with ansible-vault"
+ISSUED = "the one that the service gave you, kept with ansible-vault"
 
 
 def example_domain(name: str) -> bool:
@@ -237,16 +238,18 @@ def schedule(value: str) -> Fault | None:
     return None
 
 
-def strong(least: int = 16) -> Check:
+def strong(least: int = 16, wanted: str = GENERATE) -> Check:
     """A check that a secret is long and varied enough that it cannot be guessed."""
 
     def check(value: str) -> Fault | None:
         if PLACEHOLDER.search(value) or SECRET_PLACEHOLDER.search(value):
-            return Fault("a placeholder", GENERATE)
+            return Fault("a placeholder", wanted)
+        if any(character.isspace() and character != " " for character in value):
+            return Fault("a value of several lines", "one line")
         if len(value) < least:
-            return Fault(f"a value of {count(len(value), 'character')}", f"{least} characters at least; {GENERATE}")
+            return Fault(f"a value of {count(len(value), 'character')}", f"{least} characters at least; {wanted}")
         if len(set(value)) < min(5, least):
-            return Fault(f"a value of {len(set(value))} different characters", GENERATE)
+            return Fault(f"a value of {len(set(value))} different characters", wanted)
         return None
 
     return check
@@ -257,7 +260,7 @@ def environment_value(name: str) -> Check:
     words = set(name.upper().split("_"))
     last = name.upper().removesuffix("_BASE").rsplit("_", 1)[-1]
     secret = last in SECRET_WORDS and not words & OPEN_WORDS
-    strength = strong(8 if words & FOREIGN_WORDS else 16)
+    strength = strong(8, ISSUED) if words & FOREIGN_WORDS else strong()
 
     def check(value: str) -> Fault | None:
         if "\n" in value or "\r" in value or "\0" in value:

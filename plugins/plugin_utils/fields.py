@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checks import (
+    ISSUED,
     absolute_path,
     command,
     domain,
@@ -84,9 +85,13 @@ def environment_name(value: str) -> Fault | None:
     return Fault("a name that no environment variable can have", "letters, digits and underscores, no digit first")
 
 
-def filled_in(wanted: str, pattern: str = "") -> Text:
+def filled_in(wanted: str, pattern: str) -> Text:
     """A text that must not be a placeholder."""
-    return Text(wanted, (placeholder, matches(pattern, wanted)) if pattern else (placeholder,))
+
+    def check(value: str) -> Fault | None:
+        return Fault("a placeholder", wanted) if placeholder(value) else matches(pattern, wanted)(value)
+
+    return Text(wanted, (check,))
 
 
 def environment(name: str) -> Kind:
@@ -196,8 +201,8 @@ S3 = Table(
         "bucket": Key(
             filled_in("a bucket's name: 3 to 63 of a-z, 0-9, dot, hyphen", "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"), True
         ),
-        "access_key": Key(Text("the access key, from the vault", (strong(8),), True), True),
-        "secret_key": Key(Text("the secret key, from the vault", (strong(8),), True), True),
+        "access_key": Key(Text("the access key, from the vault", (strong(8, ISSUED),), True), True),
+        "secret_key": Key(Text("the secret key, from the vault", (strong(8, ISSUED),), True), True),
         "region": Key(Text("the store's region, such as fra1")),
     },
     "the S3 store: endpoint, bucket, access_key, secret_key",
@@ -236,6 +241,7 @@ GLOBALS = {
     "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
     "admins": Key(Items(ADMIN, ADMINS, least=1), required=True),
     "private_address": Key(Text("the address at which the other hosts reach this one")),
+    "docker": Key(Flag("true (Docker on the hosts that run apps, as without this key) or false")),
     "backup": Key(BACKUP),
     "apps": Key(Pairs(lambda _name: APP, "the apps, each under its name", app_name)),
 }

@@ -17,6 +17,7 @@ class Unresolved:
     """Stands for a value whose template failed: the validation goes on around it."""
 
     reason: str
+    wanted: str = "a template that can be worked out"
 
 
 @dataclass(frozen=True)

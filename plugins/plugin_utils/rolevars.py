@@ -47,20 +47,28 @@ def check_names(names: Sequence[str], roles: Roles) -> Iterator[Problem]:
         role = role_of(name, roles)
         if name in GLOBALS or name in OPERATOR_VARIABLES or name.startswith(("ansible_", "vault_", "_")):
             continue
-        if name in WIRED:
-            instead = WIRED[name]
+        if name in WIRED or (role and name.startswith(f"{role}_export_")):
+            instead = WIRED.get(name, "")
             wanted = f"`{instead}`, from which it is filled" if instead else "nothing: Shipshape sets it by itself"
             yield Problem((name,), "a variable that is derived, so that this value would not be read", wanted)
         elif role:
             if name not in roles[role]:
-                options = [option for option in roles[role] if option not in WIRED]
-                guess = meant(name, options)
+                options = [
+                    option for option in roles[role] if option not in WIRED and not option.startswith(f"{role}_export_")
+                ]
+                guess = _meant(name, options, role)
                 known = f"a variable of the role, or one without the prefix {role}_; the role has: {listing(options)}"
                 wanted = f"did you mean `{guess}`?" if guess else known
                 yield Problem((name,), "a variable that is not known", wanted)
         elif guess := mistyped_global(name):
             wanted = f"did you mean `{guess}`? If it is a variable of your own, give it a name less like that"
             yield Problem((name,), "a variable that is not known", wanted)
+
+
+def _meant(name: str, options: Sequence[str], role: str) -> str:
+    """The role's variable that was probably meant; the prefix that all share must not speak for it."""
+    guess = meant(name.removeprefix(f"{role}_"), [option.removeprefix(f"{role}_") for option in options])
+    return f"{role}_{guess}" if guess else ""
 
 
 def check_values(variables: Mapping[str, Any], roles: Roles) -> Iterator[Problem]:
@@ -75,7 +83,7 @@ def _check(spec: Spec, value: Any, path: Path, secret: bool = False) -> Iterator
     kind = str(spec.get("type", "str"))
     secret = secret or bool(spec.get("no_log", False))
     if isinstance(value, Unresolved):
-        yield Problem(path, value.reason, "a value that can be worked out; define what it refers to, or correct it")
+        yield Problem(path, value.reason, value.wanted)
         return
     if value is None or not _fits(kind, value):
         wanted = _WANTED.get(kind, kind)
@@ -97,8 +105,9 @@ def _check(spec: Spec, value: Any, path: Path, secret: bool = False) -> Iterator
             else:
                 fault = unknown_key(str(key), options)
                 yield Problem((*path, str(key)), fault.found, fault.wanted)
+        mistyped = {meant(str(key), options) for key in value if key not in options}
         for key, option in options.items():
-            if option.get("required") and key not in value:
+            if option.get("required") and key not in value and key not in mistyped:
                 yield Problem((*path, key), "nothing", _WANTED.get(str(option.get("type", "str")), "a value"))
 
 

@@ -33,7 +33,7 @@ class Number:
 class Flag:
     """true or false."""
 
-    wanted: str = "true or false, without quotes"
+    wanted: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ Kind = Union[Text, Number, Flag, Items, Table, Pairs, Scalar, Choice]
 def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
     """Everything in which a value differs from the kind it should be, at any depth."""
     if isinstance(value, Unresolved):
-        yield Problem(path, value.reason, "a value that can be worked out; define what it refers to, or correct it")
+        yield Problem(path, value.reason, value.wanted)
         return
     walks: dict[type, Callable[[Any, Any, Path], Iterator[Problem]]] = {
         Text: _text, Number: _number, Flag: _flag, Items: _items, Table: _table, Pairs: _pairs, Scalar: _scalar,
@@ -134,7 +134,9 @@ def _number(kind: Number, value: Any, path: Path) -> Iterator[Problem]:
 
 
 def _flag(kind: Flag, value: Any, path: Path) -> Iterator[Problem]:
-    if not isinstance(value, bool):
+    if isinstance(value, str) and value.lower() in {"true", "false", "yes", "no", "on", "off"}:
+        yield _wrong(path, value, f"{kind.wanted}, without quotes")
+    elif not isinstance(value, bool):
         yield _wrong(path, value, kind.wanted)
 
 

@@ -1,0 +1,261 @@
+"""What follows from `apps` and the topology, for one machine and for several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.names import app_port, is_hostname
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import PlanError, plan, plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
+
+GIT = {"git": "https://git.malar.in/malar.git"}
+API: dict[str, Any] = {
+    "type": "python",
+    "source": {**GIT, "version": "v1", "path": "backend/"},
+    "command": "uvicorn app.main:app --host $HOST --port $PORT",
+    "migrate": "alembic upgrade head",
+    "domains": ["api.malar.in"],
+    "health": "/health",
+    "websocket": "/ws",
+    "database": {"extensions": ["uuid-ossp"]},
+    "packages": ["redis-server"],
+    "env": {"DEBUG": False, "POOL": 20, "SECRET_KEY": "x"},
+}
+WEB: dict[str, Any] = {
+    "type": "static",
+    "source": {**GIT, "path": "frontend/dist"},
+    "domains": ["malar.in"],
+    "redirect_domains": ["www.malar.in"],
+    "locations": {"/api": "https://api.malar.in"},
+    "spa": True,
+}
+APPS = {"malar-api": API, "malar-web": WEB}
+PORT = app_port("malar-api")
+ONE = Topology(("web1",), ("web1",), ("web1",))
+THREE = Topology(
+    ("web1",), ("app1",), ("db1",), {"web1": "10.0.0.1", "app1": "10.0.0.2", "db1": "10.0.0.3"}
+)  # fmt: skip
+GROWN = Topology(
+    ("web1", "web2"),
+    ("app1", "web2"),
+    ("db1",),
+    {"web1": "10.0.0.1", "web2": "10.0.0.9", "app1": "10.0.0.2", "db1": "fd00::3"},
+)
+PASSWORDS = {"malar_api": "p@ss/w:rd"}
+
+
+def site(apps: dict[str, Any], topology: Topology, host: str, name: str) -> dict[str, Any]:
+    return next(row for row in plan(apps, topology, host)["nginx_sites"] if row["name"] == name)
+
+
+def app(topology: Topology, host: str, name: str = "malar-api", **changes: Any) -> dict[str, Any]:
+    apps = {**APPS, name: {**APPS[name], **changes}}
+    return next(row for row in plan_apps(apps, topology, host, PASSWORDS) if row["name"] == name)
+
+
+def test_one_machine_talks_over_the_loopback_and_opens_the_web_ports_alone() -> None:
+    planned = plan(APPS, ONE, "web1")
+    assert site(APPS, ONE, "web1", "malar-api")["proxy"]["upstreams"] == [f"127.0.0.1:{PORT}"]
+    assert planned["postgresql_listen_addresses"] == ["localhost"]
+    assert planned["postgresql_clients"] == [
+        {"database": "malar_api", "role": "malar_api", "addresses": ["127.0.0.1/32"]}
+    ]
+    assert [(rule["port"], rule.get("sources")) for rule in planned["hardening_contributed_firewall_rules"]] == [
+        (80, None),
+        (443, None),
+    ]
+    assert app(ONE, "web1")["address"] == "127.0.0.1"
+
+
+def test_a_python_site_has_what_nginx_needs() -> None:
+    assert site(APPS, ONE, "web1", "malar-api") == {
+        "name": "malar-api",
+        "domains": ["api.malar.in"],
+        "redirect_domains": [],
+        "certificate": "/etc/shipshape/tls/malar-api/fullchain.pem",
+        "certificate_key": "/etc/shipshape/tls/malar-api/privkey.pem",
+        "self_signed": False,
+        "hsts": True,
+        "locations": [],
+        "proxy": {"upstreams": [f"127.0.0.1:{PORT}"], "websockets": ["/ws"], "timeout": 60, "max_body_size": "10m"},
+    }
+
+
+def test_a_static_site_is_served_from_its_release() -> None:
+    planned = site(APPS, ONE, "web1", "malar-web")
+    assert planned["static"] == {"root": "/srv/malar-web/current/public", "spa": True}
+    assert planned["redirect_domains"] == ["www.malar.in"]
+    assert planned["locations"] == [{"path": "/api", "upstream": "https://api.malar.in"}]
+    assert "proxy" not in planned
+
+
+def test_a_rate_limit_leaves_room_for_a_page_and_its_assets() -> None:
+    limited = {"malar-api": {**API, "rate_limit": {"per_minute": 1000}}}
+    assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 1000, "burst": 100}
+    limited = {"malar-api": {**API, "rate_limit": {"per_minute": 5}}}
+    assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 5, "burst": 20}
+    limited = {"malar-api": {**API, "rate_limit": {"per_minute": 5, "burst": 2}}}
+    assert site(limited, ONE, "web1", "malar-api")["rate_limit"]["burst"] == 2
+
+
+def test_certificates_cover_redirected_domains_and_skip_addresses() -> None:
+    apps = {**APPS, "bare": {**WEB, "domains": ["164.92.130.7"], "redirect_domains": [], "locations": {}}}
+    planned = plan(apps, ONE, "web1")
+    assert planned["certbot_certificates"] == [
+        {"name": "malar-api", "domains": ["api.malar.in"]},
+        {"name": "malar-web", "domains": ["malar.in", "www.malar.in"]},
+    ]
+    bare = site(apps, ONE, "web1", "bare")
+    assert (bare["self_signed"], bare["hsts"]) == (True, False)
+    assert planned["backup_paths"] == ["/etc/shipshape", "/etc/letsencrypt"]
+    assert plan({"bare": apps["bare"]}, ONE, "web1")["backup_paths"] == ["/etc/shipshape"]
+
+
+def test_three_machines_use_private_addresses_and_open_ports_to_each_other_alone() -> None:
+    web, server, database = (plan(APPS, THREE, host) for host in ("web1", "app1", "db1"))
+    assert site(APPS, THREE, "web1", "malar-api")["proxy"]["upstreams"] == [f"10.0.0.2:{PORT}"]
+    assert app(THREE, "app1")["address"] == app(THREE, "app1")["env"]["HOST"] == "10.0.0.2"
+    assert server["hardening_contributed_firewall_rules"] == [
+        {"name": "malar-api", "port": PORT, "protocol": "tcp", "sources": ["10.0.0.1/32"]}
+    ]
+    assert database["hardening_contributed_firewall_rules"] == [
+        {"name": "postgresql", "port": 5432, "protocol": "tcp", "sources": ["10.0.0.2/32"]}
+    ]
+    assert database["postgresql_listen_addresses"] == ["localhost", "10.0.0.3"]
+    assert database["postgresql_clients"][0]["addresses"] == ["10.0.0.2/32"]
+    assert [rule["port"] for rule in web["hardening_contributed_firewall_rules"]] == [80, 443]
+    assert (web["postgresql_databases"], server["nginx_sites"], database["nginx_sites"]) == ([], [], [])
+
+
+def test_several_app_hosts_are_several_upstreams_and_each_listens_where_every_proxy_finds_it() -> None:
+    for proxy in GROWN.proxy:
+        upstreams = site(APPS, GROWN, proxy, "malar-api")["proxy"]["upstreams"]
+        assert upstreams == [f"{app(GROWN, host)['address']}:{PORT}" for host in GROWN.app]
+    rules = plan(APPS, GROWN, "web2")["hardening_contributed_firewall_rules"]
+    assert [rule.get("sources") for rule in rules if rule["name"] == "malar-api"] == [["10.0.0.1/32"]]
+
+
+def test_an_ipv6_database_is_reached_and_opened_as_such() -> None:
+    assert "@[fd00::3]:5432/" in app(GROWN, "app1")["env"]["DATABASE_URL"]
+    assert plan(APPS, GROWN, "db1")["postgresql_listen_addresses"] == ["localhost", "fd00::3"]
+
+
+def test_one_host_migrates() -> None:
+    assert app(GROWN, "app1")["migrate"] == "alembic upgrade head"
+    assert app(GROWN, "web2")["migrate"] == ""
+
+
+def test_an_app_without_domains_has_no_site_and_stays_on_the_loopback() -> None:
+    apps = {"worker": {"type": "python", "source": GIT, "command": "celery worker"}}
+    assert plan(apps, THREE, "web1")["nginx_sites"] == []
+    assert plan(apps, THREE, "app1")["hardening_contributed_firewall_rules"] == []
+    (worker,) = plan_apps(apps, THREE, "app1")
+    assert worker["env"] == {"HOST": "127.0.0.1", "PORT": str(app_port("worker"))}
+    assert (worker["health"], worker["migrate"], worker["packages"]) == ("", "", [])
+
+
+def test_apps_are_deployed_where_they_run_and_sites_where_they_are_served() -> None:
+    assert [row["name"] for row in plan_apps(APPS, THREE, "web1")] == ["malar-web"]
+    assert [row["name"] for row in plan_apps(APPS, THREE, "app1")] == ["malar-api"]
+    assert plan_apps(APPS, THREE, "db1") == []
+    assert [row["name"] for row in plan_apps(APPS, ONE, "web1")] == ["malar-api", "malar-web"]
+
+
+def test_an_app_has_what_the_role_needs() -> None:
+    row = app(ONE, "web1")
+    env = row.pop("env")
+    assert row == {
+        "name": "malar-api",
+        "type": "python",
+        "user": "malar-api",
+        "directory": "/srv/malar-api",
+        "source": {"git": "https://git.malar.in/malar.git", "version": "v1", "path": "backend"},
+        "packages": ["redis-server"],
+        "keep_releases": 5,
+        "command": "uvicorn app.main:app --host $HOST --port $PORT",
+        "migrate": "alembic upgrade head",
+        "health": "/health",
+        "address": "127.0.0.1",
+        "port": PORT,
+    }
+    assert env == {
+        "HOST": "127.0.0.1",
+        "PORT": str(PORT),
+        "DATABASE_URL": "postgresql://malar_api:p%40ss%2Fw%3Ard@127.0.0.1:5432/malar_api",
+        "DEBUG": "false",
+        "POOL": "20",
+        "SECRET_KEY": "x",
+    }
+
+
+def test_the_users_environment_comes_last() -> None:
+    mine = "postgresql+asyncpg://u:p@elsewhere/d"
+    assert app(ONE, "web1", env={"DATABASE_URL": mine})["env"]["DATABASE_URL"] == mine
+
+
+def test_a_password_in_the_inventory_needs_no_other() -> None:
+    database = {"name": "ledger", "password": "s3cret"}
+    apps = {"malar-api": {**API, "database": database}}
+    (row,) = plan_apps(apps, ONE, "web1", {})
+    assert row["env"]["DATABASE_URL"] == "postgresql://ledger:s3cret@127.0.0.1:5432/ledger"
+    planned = plan(apps, ONE, "web1")
+    assert planned["postgresql_roles"] == [{"name": "ledger", "password": "s3cret"}]
+    assert planned["database_logins"] == []
+
+
+def test_passwords_that_are_made_on_the_database_host_are_asked_for_by_the_app_hosts() -> None:
+    login = {"role": "malar_api", "host": "db1", "path": "/etc/shipshape/postgresql/malar_api.password"}
+    assert plan(APPS, THREE, "app1")["database_logins"] == [login]
+    assert plan(APPS, THREE, "web1")["database_logins"] == []
+    assert "password" not in plan(APPS, THREE, "db1")["postgresql_roles"][0]
+
+
+def test_without_passwords_there_is_no_database_url_and_with_a_wrong_set_an_error() -> None:
+    (row, _) = plan_apps(APPS, ONE, "web1", None)
+    assert "DATABASE_URL" not in row["env"]
+    with pytest.raises(PlanError, match="the password of database role malar_api was not read"):
+        plan_apps(APPS, ONE, "web1", {"other": "x"})
+
+
+def test_one_app_can_be_planned_alone_and_an_unknown_one_is_named() -> None:
+    assert [row["name"] for row in plan_apps(APPS, ONE, "web1", only="malar-web")] == ["malar-web"]
+    with pytest.raises(PlanError, match="no app 'malar-wep'; `apps` has: malar-api, malar-web"):
+        plan_apps(APPS, ONE, "web1", only="malar-wep")
+
+
+@pytest.mark.parametrize(("servers", "said"), [((), "no host"), (("a", "b"), "a, b")])
+def test_apps_with_a_database_need_exactly_one_database_host(servers: tuple[str, ...], said: str) -> None:
+    with pytest.raises(PlanError, match=f"group `database` has {said}; put exactly one"):
+        plan_apps(APPS, Topology(("web1",), ("web1",), servers), "web1", PASSWORDS)
+    assert plan({"malar-web": WEB}, Topology(("web1",), ("web1",), servers), "web1")["postgresql_databases"] == []
+
+
+def test_the_sites_are_planned_without_reading_the_environment() -> None:
+    """Ansible templates what is read: whoever asks for sites must not need the vault."""
+
+    class Locked(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            assert key != "env", "the environment was read"
+            return super().get(key, default)
+
+        __getitem__ = get
+
+    assert plan({"malar-api": Locked(API)}, ONE, "web1")["nginx_sites"]
+
+
+def test_ports_follow_from_names_and_stay_out_of_the_ephemeral_range() -> None:
+    assert app_port("malar-api") == 22062
+    ports = {app_port(f"app-{number}") for number in range(500)}
+    assert len(ports) > 450
+    assert all(20000 <= port < 30000 and port % 2 == 0 for port in ports)
+
+
+@pytest.mark.parametrize("name", ["a.in", "x-1.malar.in", "xn--blte-1ra.in", "A.In"])
+def test_a_hostname_is_one(name: str) -> None:
+    assert is_hostname(name)
+
+
+@pytest.mark.parametrize("name", ["a", "-a.in", "a-.in", "a..in", ".a.in", "a.in.", "a.1", "a_b.in", "a b.in", "ü.in"])
+def test_what_is_no_hostname_is_none(name: str) -> None:
+    assert not is_hostname(name)

@@ -1,0 +1,166 @@
+"""The wiring, evaluated by Ansible's own templar for inventories as users write them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import WIRED
+
+ROOT = Path(__file__).parents[2]
+WIRING = ROOT / "playbooks" / "vars" / "wiring.yml"
+ROLES = {path.parts[-3]: path for path in ROOT.glob("roles/*/meta/argument_specs.yml")}
+INPUTS: dict[str, Any] = {
+    name: template for name, template in yaml.safe_load(WIRING.read_text()).items() if not name.startswith("shipshape_")
+}
+INVENTORY = """
+all:
+  children:
+    proxy: {hosts: {web1: {ansible_host: 10.0.0.1}}}
+    app: {hosts: {app1: {ansible_host: 198.51.100.2, private_address: 10.0.0.2}}}
+    database: {hosts: {db1: {ansible_host: 10.0.0.3}}}
+  vars:
+    acme_email: ops@malar.in
+    admins: [{name: deploy, ssh_keys: [ssh-ed25519 AAAA]}]
+    where: malar.in
+    postgresql_databases: [{name: reports, owner: reports}]
+    postgresql_listen_addresses: [localhost, 10.8.0.1]
+    backup: {s3: {endpoint: "https://s3.test", bucket: b, access_key: a, secret_key: s}, password: p, keep: {daily: 30}}
+    apps:
+      api:
+        type: python
+        source: {git: "https://git.malar.in/x.git"}
+        command: uvicorn a:b --host $HOST --port $PORT
+        domains: ["api.{{ where }}"]
+        health: /health
+        database: {}
+        env: {SECRET_KEY: "{{ vault_that_is_nowhere }}"}
+      web: {type: static, source: {git: "https://git.malar.in/x.git"}, domains: ["{{ where }}"]}
+"""
+
+
+class Wired:
+    """The variables of one host with the wiring in force, as a play with `vars_files` has them."""
+
+    def __init__(self, directory: Path, host: str, **extra: Any) -> None:
+        source = directory / "hosts.yml"
+        source.write_text(INVENTORY)
+        self.loader = DataLoader()
+        inventory = InventoryManager(self.loader, [str(source)])
+        manager = VariableManager(self.loader, inventory)
+        self.variables = dict(manager.get_vars(host=inventory.get_host(host)))
+        self.variables["hostvars"] = HostVars(inventory, manager, self.loader)
+        self.variables.update(self.loader.load_from_file(str(WIRING), trusted_as_template=True))
+        self.variables.update(extra)
+
+    def __getitem__(self, name: str) -> Any:
+        return Templar(self.loader, self.variables).template(trust_as_template(f"{{{{ {name} }}}}"))
+
+
+def test_every_input_follows_from_the_topology(tmp_path: Path) -> None:
+    web, app, database = (Wired(tmp_path, host) for host in ("web1", "app1", "db1"))
+    assert [site["domains"] for site in web["nginx_sites"]] == [["api.malar.in"], ["malar.in"]]
+    assert web["nginx_sites"][0]["proxy"]["upstreams"][0].startswith("10.0.0.2:")
+    assert [certificate["name"] for certificate in web["certbot_certificates"]] == ["api", "web"]
+    assert database["postgresql_clients"] == [{"database": "api", "role": "api", "addresses": ["10.0.0.2/32"]}]
+    assert app["shipshape_database_logins"][0]["host"] == "db1"
+    assert app["nginx_sites"] == [] and web["app_list"][0]["name"] == "web"
+    assert (web["certbot_email"], web["certbot_staging"]) == ("ops@malar.in", False)
+    assert web["hardening_admins"] == [{"name": "deploy", "ssh_keys": ["ssh-ed25519 AAAA"]}]
+    assert web["backup_keep"] == {"daily": 30} and web["backup_schedule"] == "0 2 * * *"
+
+
+def test_what_the_user_says_under_the_roles_own_name_is_added_and_backed_up(tmp_path: Path) -> None:
+    database = Wired(tmp_path, "db1")
+    assert [row["name"] for row in database["postgresql_databases"]] == ["api", "reports"]
+    assert database["postgresql_listen_addresses"] == ["localhost", "10.0.0.3", "10.8.0.1"]
+    assert database["backup_databases"] == ["api", "reports"]
+    assert Wired(tmp_path, "web1")["backup_databases"] == []
+
+
+def test_a_secret_that_is_nowhere_concerns_only_who_needs_it(tmp_path: Path) -> None:
+    app = Wired(tmp_path, "app1")
+    assert app["hardening_contributed_firewall_rules"][0]["name"] == "api"
+    with pytest.raises(Exception, match="vault_that_is_nowhere"):
+        str(app["app_list"])
+
+
+def test_passwords_and_a_chosen_app_reach_the_list_of_apps(tmp_path: Path) -> None:
+    given = {"vault_that_is_nowhere": "x", "shipshape_database_passwords": {"api": "p/w"}}
+    (row,) = Wired(tmp_path, "app1", **given)["app_list"]
+    assert row["env"]["DATABASE_URL"] == "postgresql://api:p%2Fw@10.0.0.3:5432/api"
+    assert Wired(tmp_path, "app1", **given, app="web")["app_list"] == []
+    # A loop over the apps has a variable `app` that is no name.
+    assert len(Wired(tmp_path, "app1", **given, app=row)["app_list"]) == 1
+    with pytest.raises(Exception, match="no app 'wep'"):
+        str(Wired(tmp_path, "app1", **given, app="wep")["app_list"])
+
+
+def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_path: Path) -> None:
+    empty = Wired(tmp_path, "web1")
+    for name in ("apps", "acme_email", "admins", "backup"):
+        del empty.variables[name]
+    # These two are undefined, so that a backup that was not asked for cannot be set up by halves.
+    names = [name for name in INPUTS if name not in {"backup_s3", "backup_password"}]
+    assert {name: empty[name] for name in names}["nginx_sites"] == []
+
+
+def test_each_use_of_a_wired_variable_takes_less_than_20_ms(tmp_path: Path) -> None:
+    wired = Wired(tmp_path, "db1", vault_that_is_nowhere="x", shipshape_database_passwords={"api": "p"})
+    for name in [*INPUTS, "shipshape_plan", "shipshape_database_logins"]:
+        str(wired[name])
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            str(wired[name])
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.020, f"{name}: {min(times) * 1000:.1f} ms"
+
+
+def test_the_wiring_has_at_most_ten_lines_a_role() -> None:
+    lines = [line for line in WIRING.read_text().splitlines() if line and not line.startswith(("#", "---"))]
+    role = ""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        if match := re.match(r"([a-z]+)_\w+:", line):
+            role = match[1]
+        counts[role] += role != "shipshape"
+    assert counts["nginx"] and max(counts.values()) <= 10, counts
+
+
+def test_what_is_wired_and_not_added_to_is_refused_in_an_inventory() -> None:
+    """The validation names each variable whose value in an inventory would not be read."""
+    shadowed = {name for name, template in INPUTS.items() if f"shipshape_own.{name}" not in str(template)}
+    assert shadowed == set(WIRED)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_each_wired_variable_is_an_input_of_its_role(name: str) -> None:
+    role = name.split("_")[0]
+    specs = yaml.safe_load(ROLES[role].read_text())["argument_specs"]
+    assert name in {option for spec in specs.values() for option in spec.get("options", {})}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["backup_keep", "backup_schedule", "backup_webhook", "certbot_directory", "certbot_staging", "certbot_webroot",
+     "nginx_acme_webroot", "postgresql_listen_addresses"],
+)  # fmt: skip
+def test_the_wirings_defaults_are_the_roles_defaults(name: str, tmp_path: Path) -> None:
+    defaults = yaml.safe_load((ROLES[name.split("_")[0]].parents[1] / "defaults" / "main.yml").read_text())
+    bare = Wired(tmp_path, "web1")
+    for given in ("apps", "acme_email", "admins", "backup", "postgresql_listen_addresses", "postgresql_databases"):
+        bare.variables.pop(given, None)
+    bare.variables[name] = bare.loader.load_from_file(str(WIRING), trusted_as_template=True)[name]
+    bare.variables["shipshape_own"] = {}
+    assert bare[name] == defaults[name]
