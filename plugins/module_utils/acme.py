@@ -77,7 +77,7 @@ EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
 #: Worth another try by itself.
 TRANSIENT = re.compile(
     r"Another instance of Certbot|Temporary failure in name resolution|Max retries exceeded|Read timed out|"
-    r"Connection reset|serverInternal|Service busy|badNonce"
+    r"Connection refused|Connection reset|serverInternal|Service busy|badNonce"
 )
 
 
