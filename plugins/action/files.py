@@ -24,7 +24,7 @@ ENTRY_KEYS = {
 class ActionModule(ActionBase):
     """Everything that needs the controller (templates, files, notifications); the module does the rest."""
 
-    _VALID_ARGS = frozenset(("files", "purge", "verify"))
+    _VALID_ARGS = frozenset(("files", "purge", "verify", "units"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -54,6 +54,7 @@ class ActionModule(ActionBase):
                 "files": plan,
                 "purge": purge,
                 "verify": self._task.args.get("verify"),
+                "units": self._task.args.get("units") or [],
                 # One opaque, never logged argument: the contents stay out of the system log and of -vvv,
                 # while the diff of what is not secret can still be shown.
                 "contents": base64.b64encode(zlib.compress(json.dumps(contents).encode())).decode(),

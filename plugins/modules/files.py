@@ -55,6 +55,17 @@ options:
   verify:
     description: Command run after everything is in place, only when something changed.
     type: str
+  units:
+    description: systemd units to bring to their state after the files are in place, in the same trip; see M(shipshape.droplet.units).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name with its suffix., type: str, required: true}
+      state: {description: What it shall be doing., type: str, choices: [started, stopped, restarted, reloaded]}
+      enabled: {description: Whether it starts at boot., type: bool}
+      masked: {description: Whether it can be started at all., type: bool}
+      optional: {description: Pass over a unit that is not on this host., type: bool, default: false}
   contents:
     description: Set by the action plugin.
     type: str
@@ -79,6 +90,11 @@ changed_files:
   type: list
   elements: str
   returned: always
+actions:
+  description: What was (or in check mode would be) done to units, such as C(start nginx.service).
+  type: list
+  elements: str
+  returned: always
 interrupted:
   description: Handlers that an earlier, interrupted run still owed.
   type: list
@@ -100,7 +116,7 @@ import zlib
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import owed_handlers
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_handlers, systemd_units
 
 DEFAULT_MODES = {"file": "0644", "directory": "0755"}
 
@@ -380,6 +396,7 @@ def argument_spec() -> Dict[str, Any]:
             ),
         ),
         verify=dict(type="str"),
+        units=dict(default=[], **systemd_units.OPTIONS),
         contents=dict(type="str", default="", no_log=True),
     )
 
@@ -401,17 +418,19 @@ def main() -> None:
     entries += expand_purge(module, module.params["purge"], [entry.path for entry in entries])
     changes = [entry for entry in entries if entry.changed]
     notify, owed = handlers_to_notify(module, entries)
+    if changes and not module.check_mode:
+        transact(module, changes, module.params["verify"])
+        owed_handlers.remember(notify)
+    actions = systemd_units.converge(module, module.params["units"])
     result: Dict[str, Any] = dict(
-        changed=bool(changes or owed),
+        changed=bool(changes or owed or actions),
         changed_files=[entry.path for entry in changes],
+        actions=actions,
         interrupted=owed,
         notify=notify,
     )
     if module._diff:
-        result["diff"] = [entry.diff() for entry in changes]
-    if changes and not module.check_mode:
-        transact(module, changes, module.params["verify"])
-        owed_handlers.remember(notify)
+        result["diff"] = [entry.diff() for entry in changes] + ([systemd_units.diff(actions)] if actions else [])
     module.exit_json(**result)
 
 

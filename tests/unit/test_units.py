@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.modules.units import parse_show, plan
+from ansible_collections.shipshape.droplet.plugins.module_utils.systemd_units import parse_show, plan
 
 RUNNING = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
 STOPPED = {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"}

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Write docs/reference.md from the argument specs of the roles; `--check` fails when it is stale or a default has drifted."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+REFERENCE = PROJECT / "docs" / "reference.md"
+#: The order in which a site run meets them.
+ROLES = ("hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
+HEAD = """# Reference: the variables of every role
+
+Written by `make docs` from the argument spec of each role; a change by hand is undone, and a stale page fails the lint.
+What an app may say (`apps`) and the globals stand in [inventory.md](inventory.md); most operators need nothing else.
+Variables marked *wired* are derived from `apps` by the playbooks; set them only when you use a role by itself.
+"""
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def wired() -> set[str]:
+    return set(load(PROJECT / "playbooks" / "vars" / "wiring.yml"))
+
+
+def defaults(role: str) -> dict[str, Any]:
+    folder = PROJECT / "roles" / role / "defaults"
+    return {name: value for path in sorted(folder.rglob("*.yml")) for name, value in (load(path) or {}).items()}
+
+
+def sentence(description: Any) -> str:
+    text = " ".join(description) if isinstance(description, list) else str(description or "")
+    text = re.sub(r"[CVIB]\(([^)]*)\)", r"`\1`", text)
+    text = re.sub(r"[OM]\(([^)]*)\)", r"`\1`", text)
+    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
+
+
+def kind(option: dict[str, Any]) -> str:
+    name = str(option.get("type", "any"))
+    if name == "list" and "elements" in option:
+        name = f"list of {option['elements']}"
+    return name
+
+
+def shown(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+    return f"`{text}`".replace("|", "\\|")
+
+
+def rows(options: dict[str, Any], marked: set[str], prefix: str = "") -> list[str]:
+    lines = []
+    for name, option in options.items():
+        words = sentence(option.get("description"))
+        if option.get("choices"):
+            words += f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}."
+        if option.get("no_log"):
+            words += " Secret."
+        if name in marked and not prefix:
+            words += " *Wired.*"
+        default = "**required**" if option.get("required") else shown(option["default"]) if "default" in option else ""
+        lines.append(f"| `{prefix}{name}` | {kind(option)} | {default} | {words} |")
+        if option.get("options"):
+            inner = f"{prefix}{name}[]." if option.get("type") == "list" else f"{prefix}{name}."
+            lines += rows(option["options"], marked, inner)
+    return lines
+
+
+def page() -> str:
+    marked = wired()
+    parts = [HEAD]
+    for role in ROLES:
+        spec = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]
+        parts.append(f"\n## {role}\n\n{sentence(spec['short_description'])}. {sentence(spec.get('description'))}\n")
+        parts.append("\n| variable | type | default | what it does |\n|---|---|---|---|")
+        parts.append("\n" + "\n".join(rows(spec.get("options", {}), marked)) + "\n")
+    return "".join(parts)
+
+
+def drifted(role: str) -> list[str]:
+    """Where the spec and defaults/main.yml of a role disagree, values included."""
+    options = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get("options", {})
+    actual = {name: value for name, value in defaults(role).items() if "_export_" not in name}
+    problems = [f"roles/{role}: {name} has a default and no argument spec" for name in actual if name not in options]
+    for name, option in options.items():
+        if name in actual and "default" not in option and not option.get("required"):
+            problems.append(f"roles/{role}: {name} has the default {actual[name]!r}, its argument spec names none")
+        if "default" in option and name not in actual:
+            problems.append(f"roles/{role}: the argument spec gives {name} a default, defaults/main.yml does not")
+        if "default" in option and name in actual and option["default"] != actual[name]:
+            problems.append(f"roles/{role}: {name} is {actual[name]!r} in defaults and {option['default']!r} in its argument spec")
+    return problems
+
+
+def main() -> int:
+    text = page()
+    problems = [problem for role in ROLES for problem in drifted(role)]
+    if "--check" in sys.argv:
+        if not REFERENCE.exists() or REFERENCE.read_text(encoding="utf-8") != text:
+            problems.append("docs/reference.md is stale: run 'make docs' and commit it")
+    else:
+        REFERENCE.write_text(text, encoding="utf-8")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
