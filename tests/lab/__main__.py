@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
     begin = verbs.add_parser("droplet", help="start a bare droplet and print its address")
     begin.add_argument("name")
     begin.add_argument("--image", default=settings.DEFAULT_RELEASE)
-    begin.add_argument("--address", default="", help=f"below 128 in {settings.SUBNET}; without it Docker picks one above")
+    begin.add_argument(
+        "--address", default="", help=f"below 128 in {settings.SUBNET}; without it Docker picks one above"
+    )
     begin.add_argument("--alias", action="append", default=[], help="a domain that leads to this droplet; repeatable")
     begin.add_argument("--no-package-cache", action="store_true", help="download every package anew")
 

@@ -70,7 +70,11 @@ def free_address(name: str) -> str:
     """
     names = docker("ps", "--all", "--quiet", f"--filter=network={settings.NETWORK}").split()
     template = "{{with index .NetworkSettings.Networks %s}}{{if .IPAMConfig}}{{.IPAMConfig.IPv4Address}}{{end}}{{end}}"
-    held = set(docker("inspect", f"--format={template % json.dumps(settings.NETWORK)}", *names).split()) if names else set()
+    held = (
+        set(docker("inspect", f"--format={template % json.dumps(settings.NETWORK)}", *names).split())
+        if names
+        else set()
+    )
     upper_half = [str(address) for address in ipaddress.ip_network(settings.DYNAMIC_RANGE).hosts()][:-1]
     start_at = zlib.crc32(name.encode()) % len(upper_half)
     return next(address for address in upper_half[start_at:] + upper_half[:start_at] if address not in held)

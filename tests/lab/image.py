@@ -86,7 +86,9 @@ def _build(name: str, source: Release, digest: str) -> None:
 def _digest(release: str) -> str:
     """Changes whenever anything that goes into the image does."""
     files = sorted(path for path in BUILD.rglob("*") if path.is_file())
-    return _short_digest(RELEASES[release], BOOTSTRAP, *((str(path.relative_to(BUILD)), path.read_bytes()) for path in files))
+    return _short_digest(
+        RELEASES[release], BOOTSTRAP, *((str(path.relative_to(BUILD)), path.read_bytes()) for path in files)
+    )
 
 
 def _short_digest(*parts: object) -> str:
@@ -120,7 +122,9 @@ def _bootstrap(source: Release) -> str:
     if bootstrap.returncode != 0 or imported.returncode != 0:
         docker("image", "rm", "--force", name, check=False)
         words = imported.stderr.decode(errors="replace").strip()
-        raise LabError(f"{source.suite} could not be built from packages (mmdebstrap ended with {bootstrap.returncode}). {words}")
+        raise LabError(
+            f"{source.suite} could not be built from packages (mmdebstrap ended with {bootstrap.returncode}). {words}"
+        )
     return name
 
 
@@ -129,5 +133,3 @@ def remove_images() -> None:
         listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository).split()
         if listed:
             docker("image", "rm", "--force", *listed)
-
-

@@ -122,7 +122,9 @@ def _wait_until_ready() -> None:
             time.sleep(0.5)
     if waiting:
         found = "\n".join(f"{url}: wanted {status}, got {_status_of(url)}" for url, status in waiting.items())
-        units = docker("exec", settings.SERVICES, "systemctl", "status", "--no-pager", "--lines=5", "lab-*", check=False)
+        units = docker(
+            "exec", settings.SERVICES, "systemctl", "status", "--no-pager", "--lines=5", "lab-*", check=False
+        )
         raise LabError(f"the services are not ready:\n{found}\n{units}")
 
 

@@ -12,6 +12,7 @@ KNOWN_HOSTS = STATE / "known_hosts"
 CA_CERTIFICATE = STATE / "ca" / "root.crt"
 CA_KEY = STATE / "ca" / "root.key"
 S3_KEYS = STATE / "s3.json"
+APP_SECRETS = STATE / "secrets.json"
 
 # Where Debian and Ubuntu keep the authorities an administrator added, an intercepting proxy's for example.
 EXTRA_AUTHORITIES = Path("/usr/local/share/ca-certificates")
@@ -29,7 +30,9 @@ DYNAMIC_RANGE = "10.77.0.128/25"
 
 SERVICES = "shipshape-services"
 SERVICES_ADDRESS = "10.77.0.2"
-SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test")
+SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test", "git.malar-market-ledger.com")
 
 LOCAL_DROPLET = "shipshape-local"
 LOCAL_ADDRESS = "10.77.0.10"
+LOCAL_INVENTORY = PROJECT / "inventories" / "local"
+EXAMPLE = PROJECT / "examples" / "malar-market"

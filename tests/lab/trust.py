@@ -1,4 +1,4 @@
-"""The lab's keys: one SSH key, one certificate authority, one pair of S3 keys. Made once, and kept until `down`."""
+"""The lab's keys: for SSH, a certificate authority, S3 and the example apps. Made once, and kept until `down`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def ensure_keys() -> None:
         _ensure_ssh_key()
         _ensure_authority()
         _ensure_s3_keys()
+        _ensure_app_secrets()
 
 
 def public_ssh_key() -> str:
@@ -101,6 +102,13 @@ def _ensure_s3_keys() -> None:
         "secret_key": secrets.token_urlsafe(30),
     }
     _write_secret(settings.S3_KEYS, json.dumps(keys, indent=2).encode() + b"\n")
+
+
+def _ensure_app_secrets() -> None:
+    """What a real inventory has in its vault file."""
+    if not settings.APP_SECRETS.exists():
+        made_up = {name: secrets.token_urlsafe(32) for name in ("backup_password", "jwt_secret_key")}
+        _write_secret(settings.APP_SECRETS, json.dumps(made_up, indent=2).encode() + b"\n")
 
 
 def _write_secret(path: Path, content: bytes) -> None:

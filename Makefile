@@ -1,0 +1,77 @@
+# `make help` says what there is. Everything runs from .venv and collections/, which `make setup` makes.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+LAB := .venv/bin/python -m tests.lab
+COLLECTION := collections/ansible_collections/community/docker/MANIFEST.json
+SCENARIOS = $(filter-out shared,$(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml))))
+RELEASES := debian-11 debian-12 debian-13 debian-12-as-ubuntu-22.04
+# The droplet image a scenario runs on: one of RELEASES, or ubuntu-22.04 and ubuntu-24.04 where a registry can be reached.
+IMAGE ?= debian-12
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- set-up
+
+.PHONY: setup venv collections engine image
+setup: venv collections ## Make .venv from the lock and install the collections
+venv: .venv/complete
+.venv/complete: requirements.lock scripts/bootstrap.sh
+	@scripts/bootstrap.sh environment
+
+collections: $(COLLECTION)
+$(COLLECTION): .venv/complete requirements.yml scripts/collections.py scripts/collections.lock
+	@scripts/bootstrap.sh collections
+	@touch $@
+
+engine: ## Start a Docker engine if none answers
+	@scripts/bootstrap.sh engine
+
+image: setup engine ## Build the droplet image IMAGE=debian-12
+	@$(LAB) image $(IMAGE)
+
+# ---- a droplet on this machine
+
+.PHONY: up down
+up: setup engine ## Bring the example apps into production on a droplet of this machine
+	@$(LAB) up
+
+down: ## Remove all that `up` and the tests have started; KEEP_IMAGES=1 keeps the images
+	@test ! -x .venv/bin/python || $(LAB) down $(if $(KEEP_IMAGES),--keep-images)
+
+# ---- tests
+
+.PHONY: lint unit test-role test-roles test-site test test-all bench docs
+lint: setup ## Check style, types and that the reference is up to date
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/ansible-lint --offline
+	.venv/bin/python scripts/docs.py --check
+
+unit: setup ## Run the tests that need no droplet
+	.venv/bin/pytest
+
+test-role: image ## Run one scenario: ROLE=nginx IMAGE=debian-12
+	@test -n "$(ROLE)" || { echo "which one? make test-role ROLE=$(firstword $(SCENARIOS)); there are: $(SCENARIOS)" >&2; exit 2; }
+	SHIPSHAPE_IMAGE=$(IMAGE) .venv/bin/molecule test --scenario-name $(ROLE)
+
+test-roles: image ## Run every scenario on IMAGE
+	SHIPSHAPE_IMAGE=$(IMAGE) .venv/bin/python -m tests.run $(SCENARIOS)
+
+test-site: image ## Bring a bare droplet to production, twice, and through a restart
+	.venv/bin/python -m tests.site
+
+test: lint unit test-roles test-site ## All of the above, once
+
+test-all: lint unit test-site ## All of the above, the scenarios on every release
+	for release in $(RELEASES); do $(MAKE) test-roles IMAGE=$$release || exit 1; done
+
+bench: image ## Measure against bare apt and against ping
+	.venv/bin/python tests/bench.py
+
+docs: setup ## Generate the reference from the argument specs
+	.venv/bin/python scripts/docs.py
