@@ -23,7 +23,7 @@ venv: .venv/complete
 	@scripts/bootstrap.sh environment
 
 collections: $(COLLECTION)
-$(COLLECTION): .venv/complete requirements.yml scripts/collections.py scripts/collections.lock
+$(COLLECTION): .venv/complete requirements.yml scripts/install_collections.py scripts/collections.lock
 	@scripts/bootstrap.sh collections
 	@touch $@
 
@@ -60,7 +60,7 @@ test-role: image ## Run one scenario: ROLE=nginx IMAGE=debian-12
 	SHIPSHAPE_IMAGE=$(IMAGE) .venv/bin/molecule test --scenario-name $(ROLE)
 
 test-roles: image ## Run every scenario on IMAGE
-	SHIPSHAPE_IMAGE=$(IMAGE) .venv/bin/python -m tests.run $(SCENARIOS)
+	@$(LAB) scenarios --image $(IMAGE) $(SCENARIOS)
 
 test-site: image ## Bring a bare droplet to production, twice, and through a restart
 	.venv/bin/python -m tests.site

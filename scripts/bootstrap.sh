@@ -62,7 +62,7 @@ create_environment() {
 
 # ---- collections: what Molecule needs
 
-install_collections() { .venv/bin/python scripts/collections.py; }
+install_collections() { .venv/bin/python scripts/install_collections.py; }
 
 # ---- engine: Docker, and the programs the lab calls
 

@@ -1,1 +1,1 @@
-"""A lab on one machine: containers as droplets, reached over real SSH, beside a real ACME authority, S3 store and git server."""
+"""A lab on one machine: containers as droplets, reached over SSH, beside an ACME authority, an S3 store and git."""

@@ -6,66 +6,66 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.lab import droplet, image, local, repository, services, settings
+from tests.lab import droplet, image, local, repository, scenarios, services, settings
 from tests.lab.engine import LabError
 
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    verbs = main.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = main.add_subparsers(required=True, metavar="VERB")
 
-    build = verbs.add_parser("image", help="build a droplet image unless it is there")
-    build.add_argument("image", nargs="*", default=[settings.DEFAULT_RELEASE], help=", ".join(image.RELEASES))
+    verb = verbs.add_parser("image", help="build droplet images unless they are there")
+    verb.add_argument("images", nargs="*", default=[settings.DEFAULT_RELEASE], help=", ".join(image.RELEASES))
+    verb.set_defaults(run=lambda given: [print(image.ensure_image(name)) for name in given.images])
 
-    verbs.add_parser("services", help="start the ACME authority, the S3 store and the git server")
+    verb = verbs.add_parser("services", help="start the ACME authority, the S3 store and the git server")
+    verb.set_defaults(run=lambda given: services.ensure_services())
 
-    begin = verbs.add_parser("droplet", help="start a bare droplet and print its address")
-    begin.add_argument("name")
-    begin.add_argument("--image", default=settings.DEFAULT_RELEASE)
-    begin.add_argument(
-        "--address", default="", help=f"below 128 in {settings.SUBNET}; without it Docker picks one above"
-    )
-    begin.add_argument("--alias", action="append", default=[], help="a domain that leads to this droplet; repeatable")
-    begin.add_argument("--no-package-cache", action="store_true", help="download every package anew")
+    verb = verbs.add_parser("droplet", help="start a bare droplet and print its address")
+    verb.add_argument("name")
+    verb.add_argument("--image", default=settings.DEFAULT_RELEASE)
+    verb.add_argument("--address", default="", help=f"below 128 in {settings.SUBNET}; without it, a free one above")
+    verb.add_argument("--alias", action="append", default=[], help="a domain that leads to this droplet; repeatable")
+    verb.add_argument("--no-package-cache", action="store_true", help="download every package anew")
+    verb.set_defaults(run=_droplet)
 
-    push = verbs.add_parser("publish", help="serve a directory as a git repository and print the commit")
-    push.add_argument("directory", type=Path)
-    push.add_argument("repository", help="NAME is served as https://git.test/NAME.git")
+    verb = verbs.add_parser("reboot", help="restart a droplet and wait for it")
+    verb.add_argument("name")
+    verb.set_defaults(run=lambda given: droplet.reboot(given.name))
 
-    for verb, help_text in (("reboot", "restart a droplet and wait for it"), ("remove", "remove a droplet")):
-        verbs.add_parser(verb, help=help_text).add_argument("name")
+    verb = verbs.add_parser("remove", help="remove a droplet")
+    verb.add_argument("name")
+    verb.set_defaults(run=lambda given: droplet.remove(given.name))
 
-    verbs.add_parser("up", help="bring the example apps of inventories/local into production on a droplet of the lab")
-    end = verbs.add_parser("down", help="remove everything the lab has made")
-    end.add_argument("--keep-images", action="store_true", help="the next `up` starts sooner")
+    verb = verbs.add_parser("publish", help="serve a directory as a git repository and print the commit")
+    verb.add_argument("directory", type=Path)
+    verb.add_argument("repository", help="NAME is served as https://git.test/NAME.git")
+    verb.set_defaults(run=lambda given: print(repository.publish(given.directory, given.repository)))
+
+    verb = verbs.add_parser("scenarios", help="run Molecule scenarios side by side and count what passed")
+    verb.add_argument("names", nargs="+")
+    verb.add_argument("--image", default=settings.DEFAULT_RELEASE)
+    verb.add_argument("--jobs", type=int, default=2)
+    verb.set_defaults(run=lambda given: scenarios.run(given.names, given.image, given.jobs))
+
+    verb = verbs.add_parser("up", help="bring the example apps into production on a droplet of this machine")
+    verb.set_defaults(run=lambda given: local.up())
+
+    verb = verbs.add_parser("down", help="remove everything the lab has made")
+    verb.add_argument("--keep-images", action="store_true", help="the next `up` starts sooner")
+    verb.set_defaults(run=lambda given: local.down(keep_images=given.keep_images))
     return main
 
 
-def run(arguments: argparse.Namespace) -> None:
-    match arguments.verb:
-        case "image":
-            for wanted in arguments.image:
-                print(image.ensure_image(wanted))
-        case "services":
-            services.ensure_services()
-        case "droplet":
-            cache = not arguments.no_package_cache
-            print(droplet.start(arguments.name, arguments.image, arguments.address, arguments.alias, cache))
-        case "publish":
-            print(repository.publish(arguments.directory, arguments.repository))
-        case "up":
-            local.up()
-        case "down":
-            local.down(keep_images=arguments.keep_images)
-        case "reboot":
-            droplet.reboot(arguments.name)
-        case "remove":
-            droplet.remove(arguments.name)
+def _droplet(given: argparse.Namespace) -> None:
+    cache = not given.no_package_cache
+    print(droplet.start(given.name, given.image, given.address, given.alias, package_cache=cache))
 
 
 def main() -> int:
+    given = parser().parse_args()
     try:
-        run(parser().parse_args())
+        given.run(given)
     except LabError as error:
         print(f"lab | {error}", file=sys.stderr)
         return 1

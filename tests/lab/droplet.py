@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from tests.lab import settings, trust
-from tests.lab.engine import LabError, docker, ensure_network, exclusive, inspect, stage
+from tests.lab.engine import LabError, docker, ensure_network, inspect, stage
 from tests.lab.image import ensure_image
 
 BOOT_TIMEOUT = 90
@@ -186,7 +186,7 @@ def remove(name: str) -> None:
 
 
 def forget_host_key(address: str) -> None:
-    """A new droplet at an old address has a new key; only the old entry goes, so that a changed key still stops a run."""
+    """A new droplet at an old address has a new key. Only that entry goes: any other changed key still stops a run."""
     if settings.KNOWN_HOSTS.exists():
         command = ["ssh-keygen", "-q", "-R", address, "-f", str(settings.KNOWN_HOSTS)]
         subprocess.run(command, check=True, capture_output=True)

@@ -99,8 +99,9 @@ def _pull(reference: str) -> str:
     try:
         docker("pull", reference)
     except LabError as error:
+        built_here = [name for name, source in RELEASES.items() if source.suite]
         raise LabError(
-            f"{error}\nWithout a registry, test on `debian-12-as-ubuntu-22.04` and the Debian images, which are built here."
+            f"{error}\nWithout a registry, take one of the images that are built here: {', '.join(built_here)}"
         ) from error
     return reference
 

@@ -1,4 +1,4 @@
-"""`make up`: the example apps in production on a droplet of this machine; and `make down`, after which nothing is left."""
+"""`make up`: the example apps in production on a droplet of this machine. `make down`: nothing is left of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services container: an ACME authority, an S3 store and git over HTTPS, with certificates of the lab's authority."""
+"""The services container: an ACME authority, an S3 store and git over HTTPS, all of them of one authority."""
 
 from __future__ import annotations
 

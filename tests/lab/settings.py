@@ -1,4 +1,4 @@
-"""Names, addresses and paths of the lab. Everything the lab makes carries these names, so that `down` finds all of it."""
+"""Names, addresses and paths of the lab. All it makes carries these names, so that `down` finds it again."""
 
 from __future__ import annotations
 
