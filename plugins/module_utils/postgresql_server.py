@@ -74,6 +74,12 @@ def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> 
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
+def conninfo(database: str) -> str:
+    """A name as a connection string, because psql takes a name with = in it for one."""
+    quoted = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{quoted}'"
+
+
 class Cluster:
     """One cluster (version and name), reached through its socket."""
 
@@ -103,7 +109,7 @@ class Cluster:
     def execute(self, sql: str, database: str = "postgres") -> str:
         psql = [os.path.join(self.binaries, "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse"]
         # The statements go by standard input: an argument could be read in the process list.
-        code, out, err = run_as_postgres(psql + ["-d", database, "-f", "-"], QUIET + sql, self.port)
+        code, out, err = run_as_postgres(psql + ["-d", conninfo(database), "-f", "-"], QUIET + sql, self.port)
         if code != 0:
             raise ServerError(err.replace("psql:<stdin>:", "line ").strip() or f"psql ended with {code}")
         return out

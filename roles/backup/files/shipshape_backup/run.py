@@ -47,7 +47,7 @@ def watch(minutes: int) -> None:
     signal.signal(signal.SIGALRM, late)
     signal.signal(signal.SIGTERM, stopped)
     signal.signal(signal.SIGINT, stopped)
-    signal.alarm(minutes * 60)
+    signal.setitimer(signal.ITIMER_REAL, minutes * 60)
 
 
 def write(path: Path, text: str) -> None:
@@ -134,7 +134,7 @@ def run(settings: Settings, scheduled: bool) -> int:
             except Failure as failure:
                 report["failures"].append(str(failure))
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
         return finish(settings, report, started.timestamp())
 
 
