@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 #: Our directory beside what the distribution ships.
 HOME = "/etc/nginx/shipshape"
 TLS = "/etc/shipshape/tls"
-RELOAD = "nginx | Reload"
+RELOAD = "Nginx | Reload"
 
 Site = Mapping[str, Any]
 

@@ -15,26 +15,30 @@ from typing import Any, Dict, List, Optional, Tuple
 CHALLENGES = ".well-known/acme-challenge"
 TIMEOUT = 10
 
+#: The variables as a user of the whole site writes them, and of the role alone.
+STAGING = "acme_staging: true (certbot_staging: true for the role alone)"
+
 #: What authorities and certbot say, and what to do about it. The first that matches explains.
 EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
     (
         r"too many failed authorizations|too many invalid authorizations",
-        "The authority has seen too many failed attempts for this name. Mend the cause (its DNS record, port 80), try it "
-        "with certbot_staging: true, and come back in an hour.",
+        "The authority has seen too many failed attempts for this name. Mend the cause (its DNS record, port 80), "
+        f"try it with {STAGING}, and come back in an hour.",
     ),
     (
         r"too many certificates .*already issued|too many certificates \(\d+\)",
-        "The authority's weekly limit of certificates for these names is used up. The certificates that exist stay valid; "
-        "use certbot_staging: true for tests, and come back at the time it names (at most 7 days).",
+        "The authority's weekly limit of certificates for these names is used up. Those that exist stay valid; come "
+        f"back at the time it names (at most 7 days), and make tests with {STAGING}.",
     ),
     (
         r"rateLimited|too many (?:new|requests|currently|registrations)|rate ?limit",
-        "The authority's rate limit is reached. Nothing is wrong on the droplet: come back at the time it names, and use "
-        "certbot_staging: true for tests, where the limits are far wider.",
+        "The authority's rate limit is reached. Nothing is wrong on the droplet: come back at the time it names, "
+        f"and make tests with {STAGING}, where the limits are far wider.",
     ),
     (
         r"\bcaa\b.*(?:forbid|prevent|prohibit|record)|error:caa",
-        "A CAA record in DNS forbids this authority. Add one that allows it (0 issue \"letsencrypt.org\"), or remove them all.",
+        'A CAA record in DNS forbids this authority. Add one that allows it (0 issue "letsencrypt.org"), or remove '
+        "them all.",
     ),
     (
         r"NXDOMAIN|DNS problem|error:dns|Type:\s+dns",
@@ -42,13 +46,13 @@ EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED|certificate verify failed",
-        "This droplet does not trust the authority's own certificate. For an authority of your own, set certbot_ca_bundle "
-        "to a file with its root.",
+        "This droplet does not trust the authority's own certificate. For an authority of your own, set "
+        "certbot_ca_bundle to a file with its root.",
     ),
     (
         r"Type:\s+connection|error:connection|Timeout during connect",
-        "The authority cannot reach port 80 of this name from the internet. Look at the firewall in front of the droplet "
-        "(the provider's too), and at the name's AAAA record: an authority tries IPv6 first.",
+        "The authority cannot reach port 80 of this name from the internet. Look at the firewall in front of the "
+        "droplet (the provider's too), and at the name's AAAA record: an authority tries IPv6 first.",
     ),
     (
         r"Type:\s+unauthorized|error:unauthorized|Invalid response from",
@@ -60,7 +64,7 @@ EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
     ),
     (
         r"invalidContact|invalidEmail|unsupportedContact|contact email|parse email",
-        "The authority does not accept the address in certbot_email (acme_email in the inventory).",
+        "The authority does not accept the address in acme_email (certbot_email for the role alone).",
     ),
     (
         r"accountDoesNotExist|account .*(?:not found|deactivated)",
@@ -70,7 +74,8 @@ EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
     (
         r"Name or service not known|Temporary failure in name resolution|Failed to resolve|Max retries exceeded|"
         r"Connection refused|Network is unreachable|Read timed out|serverInternal|Service busy",
-        "The authority cannot be reached or is out of order. Check certbot_directory, and run again later.",
+        "The authority cannot be reached or is out of order. Check acme_directory (certbot_directory for the role "
+        "alone), and run again later.",
     ),
 )
 
@@ -91,8 +96,8 @@ def explain(output: str) -> str:
     said = "\n".join(dict.fromkeys(wanted)) or "\n".join(output.strip().splitlines()[-5:])
     for pattern, advice in EXPLANATIONS:
         if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
-            return "%s\n%s" % (said, advice)
-    return "%s\nSee /var/log/letsencrypt/letsencrypt.log on the droplet." % said
+            return f"{said}\n{advice}"
+    return f"{said}\nSee /var/log/letsencrypt/letsencrypt.log on the droplet."
 
 
 def own_addresses() -> List[str]:
@@ -117,7 +122,7 @@ def resolve(name: str) -> List[str]:
 
 
 def fetch(address: str, name: str, path: str) -> Tuple[int, bytes]:
-    """Status and body of a page of a name at one of its addresses. Redirects are followed, as an authority follows them."""
+    """Status and body of a page of a name at one of its addresses. Redirects are followed, as an authority does."""
     connection = http.client.HTTPConnection(address, 80, timeout=TIMEOUT)
     try:
         connection.request("GET", path, headers={"Host": name, "User-Agent": "shipshape-preflight"})
@@ -139,17 +144,17 @@ def fetch(address: str, name: str, path: str) -> Tuple[int, bytes]:
 
 
 def obstacle(name: str, webroot: str) -> Optional[str]:
-    """Why an authority would refuse this name, or None: the name leads, over port 80, to a file that we put in the webroot."""
+    """Why an authority would refuse this name. None when it leads, over port 80, to a file we put in the webroot."""
     here = own_addresses()
     this = "this droplet is %s" % (" and ".join(here) or "without an address")
     if name.startswith("*."):
-        return "%s: a wildcard cannot be proven over HTTP. Name the domains one by one." % name
+        return f"{name}: a wildcard cannot be proven over HTTP. Name the domains one by one."
     addresses = resolve(name)
     if not addresses:
-        record = "'%s A %s'" % (name, here[0]) if here else "an A record"
-        return "DNS has no address for %s; %s. Add the record %s and run again." % (name, this, record)
+        record = f"'{name} A {here[0]}'" if here else "an A record"
+        return f"DNS has no address for {name}; {this}. Add the record {record} and run again."
     token = secrets.token_hex(16)
-    path = "%s/shipshape-%s" % (CHALLENGES, token)
+    path = f"{CHALLENGES}/shipshape-{token}"
     file = os.path.join(webroot, path)
     os.makedirs(os.path.dirname(file), mode=0o755, exist_ok=True)
     try:
@@ -174,15 +179,14 @@ def _try(address: str, name: str, path: str, token: bytes, ours: bool, this: str
     else:
         if status == 200 and body.strip() == token:
             return None
-        found = "http://%s%s is answered with %d and not with the file we put into the webroot" % (name, path, status)
+        found = f"http://{name}{path} is answered with {status} and not with the file we put into the webroot"
     if ours:
-        return "DNS for %s points to this droplet (%s), but %s. Is the web server up, and is its site for this name?" % (
-            name, address, found
-        )  # fmt: skip
+        question = "Is the web server up, and is its site for this name?"
+        return f"DNS for {name} points to this droplet ({address}), but {found}. {question}"
     advice = "Point the record to this droplet"
     if ":" in address:
         advice = "An authority tries IPv6 first: correct the AAAA record or remove it"
-    return "DNS for %s points to %s; %s, and %s. %s and run again." % (name, address, this, found, advice)
+    return f"DNS for {name} points to {address}; {this}, and {found}. {advice} and run again."
 
 
 def served(name: str, port: int) -> Optional[bytes]:

@@ -100,14 +100,14 @@ class Wanted:
         if found is None or not self.lineage:
             return "there is none"
         if found.names != sorted(self.domains):
-            return "it is for %s" % ", ".join(found.names)
+            return "it is for {}".format(", ".join(found.names))
         if self.lineage.get("server") != directory:
-            return "it is from %s" % self.lineage.get("server")
+            return "it is from {}".format(self.lineage.get("server"))
         if found.remaining <= 0:
-            return "it ended on %s" % tls.iso(found.expires)
+            return f"it ended on {tls.iso(found.expires)}"
         # certbot renews in the last third. Who comes here with less has a renewal that does not work.
         if found.remaining < (found.expires - found.starts) / 4:
-            return "it ends on %s and was not renewed" % tls.iso(found.expires)
+            return f"it ends on {tls.iso(found.expires)} and was not renewed"
         return ""
 
     @property
@@ -117,7 +117,9 @@ class Wanted:
     def put_link(self) -> None:
         os.makedirs(os.path.dirname(self.link), mode=0o755, exist_ok=True)
         if os.path.isdir(self.link) and not os.path.islink(self.link):
-            self.error = "%s holds files that Shipshape did not put there; move the directory away and run again." % self.link
+            self.error = (
+                f"{self.link} holds files that Shipshape did not put there; move the directory away and run again."
+            )
             return
         temporary = self.link + ".shipshape"
         if os.path.lexists(temporary):
@@ -149,7 +151,15 @@ def command(module: AnsibleModule, wanted: Wanted) -> List[str]:
     params = module.params
     words = [program, "certonly", "--non-interactive", "--agree-tos", "--no-eff-email", "--server", params["directory"]]
     words += ["--email", params["email"]] if params["email"] else ["--register-unsafely-without-email"]
-    words += ["--cert-name", wanted.name, "--webroot", "--webroot-path", params["webroot"], "--config-dir", params["config"]]
+    words += [
+        "--cert-name",
+        wanted.name,
+        "--webroot",
+        "--webroot-path",
+        params["webroot"],
+        "--config-dir",
+        params["config"],
+    ]
     words += ["--preferred-challenges", "http", "--key-type", "ecdsa"]
     if wanted.lineage:
         # Names or authority have changed, or it has nearly ended: certbot must not keep what it has.
@@ -173,7 +183,7 @@ def issue(module: AnsibleModule, wanted: Wanted) -> None:
         if code == 0:
             wanted.look()
             if wanted.reason():
-                wanted.error = "certbot reports success, but %s." % wanted.reason()
+                wanted.error = f"certbot reports success, but {wanted.reason()}."
             return
         output = out + "\n" + err
         if not acme.TRANSIENT.search(output):
@@ -187,30 +197,33 @@ def reload_server(module: AnsibleModule, wanted: List[Wanted]) -> str:
     """Reload, and wait until every certificate is shown. What is wrong, or nothing."""
     code, out, err = module.run_command(module.params["reload_command"], use_unsafe_shell=True)
     if code != 0:
-        return "'%s' failed (exit %d): %s" % (module.params["reload_command"], code, (err or out).strip())
+        return "'{}' failed (exit {}): {}".format(module.params["reload_command"], code, (err or out).strip())
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         late = [item.name for item in wanted if not item.shown()]
         if not late:
             return ""
         time.sleep(0.1)
-    return (
-        "The web server still shows another certificate than the file for %s after '%s'. Does its site read the files in %s?"
-        % (", ".join(late), module.params["reload_command"], module.params["links"])
+    return "After '{}' the web server still shows another certificate than the file for {}. {}".format(
+        module.params["reload_command"],
+        ", ".join(late),
+        "Does its site read the files in {}?".format(module.params["links"]),
     )
 
 
 def diff(wanted: Wanted, before: str) -> Dict[str, str]:
     header = "certificate " + wanted.name
-    after = "%s from %s\n" % (", ".join(sorted(wanted.domains)), wanted.module.params["directory"])
+    after = "{} from {}\n".format(", ".join(sorted(wanted.domains)), wanted.module.params["directory"])
     return {"before_header": header, "after_header": header, "before": before, "after": after}
 
 
 def describe(wanted: Wanted) -> str:
     if wanted.found is None:
         return "none\n"
-    ends = " until %s" % tls.iso(wanted.found.expires) if wanted.action.startswith("it end") else ""
-    return "%s from %s%s\n" % (", ".join(wanted.found.names), wanted.lineage.get("server", "an unknown authority"), ends)
+    ends = f" until {tls.iso(wanted.found.expires)}" if wanted.action.startswith("it end") else ""
+    return "{} from {}{}\n".format(
+        ", ".join(wanted.found.names), wanted.lineage.get("server", "an unknown authority"), ends
+    )
 
 
 def main() -> None:
@@ -251,7 +264,7 @@ def main() -> None:
     good = [wanted for wanted in good if wanted.linked]
     # By what is shown, not by what was done: a run cut off before the reload is made good by the next one.
     reload_needed = bool(module.params["reload_command"]) and not all(wanted.shown() for wanted in good)
-    problems = ["%s: %s" % (wanted.name, wanted.error) for wanted in everything if wanted.error]
+    problems = [f"{wanted.name}: {wanted.error}" for wanted in everything if wanted.error]
     if reload_needed and not module.check_mode:
         problem = reload_server(module, good)
         problems += [problem] if problem else []
@@ -265,7 +278,7 @@ def main() -> None:
     )
     if problems:
         count = len([wanted for wanted in everything if wanted.error])
-        head = "%d of %d certificates could not be issued:\n" % (count, len(everything)) if count else ""
+        head = f"{count} of {len(everything)} certificates could not be issued:\n" if count else ""
         module.fail_json(msg=head + "\n".join(problems), **result)
     module.exit_json(**result)
 

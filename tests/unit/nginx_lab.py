@@ -97,7 +97,7 @@ def make_certificate(directory: Path, name: str) -> None:
 
 
 class Upstream:
-    """An application that remembers what it was asked and answers with chosen headers; over TLS with the name it was asked for."""
+    """An application that remembers what it was asked and answers with chosen headers, on request over TLS."""
 
     def __init__(self, answer: dict[str, str] | None = None, tls: Path | None = None) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -141,7 +141,7 @@ class Upstream:
 
 
 class Nginx:
-    """The role's configuration in a directory of its own, on free ports, with a self-signed certificate for every site."""
+    """The role's configuration in a directory of its own, on free ports, with one self-signed certificate."""
 
     def __init__(self, root: Path, overrides: dict[str, Any], trusted: Path | None = None) -> None:
         self.root = root

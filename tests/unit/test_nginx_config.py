@@ -187,7 +187,8 @@ def test_hsts_says_what_is_set() -> None:
 
 @pytest.mark.parametrize(
     ("path", "cache"),
-    [("/", "no-cache"), ("/some/page", "no-cache"), ("/index.html", "no-cache"), ("/sw.js", "no-cache"), ("/manifest.json", "no-cache"),
+    [("/", "no-cache"), ("/some/page", "no-cache"), ("/index.html", "no-cache"),
+     ("/sw.js", "no-cache"), ("/manifest.json", "no-cache"),
      ("/assets/index-DiwrgTda.js", "public, max-age=31536000, immutable"),
      ("/static/js/main.0a1b2c3d.js", "public, max-age=31536000, immutable"), ("/assets/logo-horizontal.svg", None)],
 )  # fmt: skip
