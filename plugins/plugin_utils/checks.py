@@ -167,20 +167,30 @@ def absolute_path(value: str) -> Fault | None:
     return None
 
 
-def command(value: str) -> Fault | None:
-    """A command line that systemd starts, without a shell."""
-    if "\n" in value.strip():
-        return Fault("a command of several lines", "one command; put more into a script of the repository")
+def shell(value: str) -> Fault | None:
+    """A line that a shell reads."""
     try:
-        words = shlex.split(value)
+        shlex.split(value)
     except ValueError:
         return Fault("a command with a quote that is not closed", "the closing quote")
+    return None
+
+
+def command(value: str) -> Fault | None:
+    """The one command of a service. A shell expands its variables and is replaced by it: nothing can follow."""
+    if fault := shell(value):
+        return fault
+    if "\n" in value.strip():
+        return Fault("a command of several lines", "one command; put more into a script of the repository")
+    words = shlex.split(value)
     if words[:1] and words[0].rsplit("/", 1)[-1] in {"sh", "bash"}:
         return None
-    shell = [word for word in words if word in {"&&", "||", "|", ";", ">", ">>", "<", "&"} or word.endswith(";")]
-    if shell:
-        wanted = "one command; no shell reads it. Put more into a script of the repository, or write sh -c '…'"
-        return Fault(f"a command with {quoted(shell[0])}", wanted)
+    if words[:1] and re.match(r"[A-Za-z_]\w*=", words[0]):
+        return Fault("a command that begins with a variable", f"`{words[0].split('=')[0]}` in `env`")
+    joints = [word for word in words if word in {"&&", "||", "|", ";", "&"} or word.endswith(";")]
+    if joints:
+        wanted = "one command: what follows would never start. Put more into a script of the repository"
+        return Fault(f"a command with {quoted(joints[0])}", wanted)
     return None
 
 

@@ -18,6 +18,7 @@ from .checks import (
     relative_path,
     schedule,
     secret_https_url,
+    shell,
     strong,
     url_path,
 )
@@ -167,7 +168,7 @@ PYTHON_KEYS = {
     "command": Key(
         Text("what starts the app, such as uvicorn app.main:app --host $HOST --port $PORT", (command,)), True
     ),
-    "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (command,))),
+    "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (shell,))),
     "health": Key(Text(URL_PATH, (url_path,))),
     "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
     "database": Key(DATABASE),

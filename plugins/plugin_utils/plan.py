@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 TLS_DIRECTORY = "/etc/shipshape/tls"
 PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
+STATE_DIRECTORY = "/var/lib/shipshape"
 POSTGRESQL_PORT = 5432
 
 
@@ -148,6 +149,14 @@ def _firewall(apps: Apps, topology: Topology, host: str, clients: Sequence[Row])
     return rules
 
 
+def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Sequence[Row]) -> list[str]:
+    """What a host has that neither git nor a database has: passwords, certificates, what the apps have written."""
+    paths = ["/etc/shipshape"] + (["/etc/letsencrypt"] if certificates else [])
+    if host in topology.app:
+        paths += [f"{STATE_DIRECTORY}/{name}" for name in _of_type(apps, "python")]
+    return paths
+
+
 def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     """The database roles the apps of this host log in as, and the file on the database host that has the password."""
     if host not in topology.app:
@@ -173,7 +182,7 @@ def plan(apps: Apps, topology: Topology, host: str) -> Row:
         "certbot_certificates": certificates,
         **postgresql,
         "hardening_contributed_firewall_rules": _firewall(apps, topology, host, postgresql["postgresql_clients"]),
-        "backup_paths": ["/etc/shipshape"] + (["/etc/letsencrypt"] if certificates else []),
+        "backup_paths": _backup_paths(apps, topology, host, certificates),
         "database_logins": _logins(apps, topology, host),
     }
 

@@ -108,8 +108,14 @@ def test_certificates_cover_redirected_domains_and_skip_addresses() -> None:
     ]
     bare = site(apps, ONE, "web1", "bare")
     assert (bare["self_signed"], bare["hsts"]) == (True, False)
-    assert planned["backup_paths"] == ["/etc/shipshape", "/etc/letsencrypt"]
-    assert plan({"bare": apps["bare"]}, ONE, "web1")["backup_paths"] == ["/etc/shipshape"]
+
+
+def test_each_host_backs_up_what_it_alone_has() -> None:
+    mine, state = "/etc/shipshape", "/var/lib/shipshape/malar-api"
+    assert plan(APPS, ONE, "web1")["backup_paths"] == [mine, "/etc/letsencrypt", state]
+    assert plan(APPS, THREE, "web1")["backup_paths"] == [mine, "/etc/letsencrypt"]
+    assert plan(APPS, THREE, "app1")["backup_paths"] == [mine, state]
+    assert plan(APPS, THREE, "db1")["backup_paths"] == [mine]
 
 
 def test_three_machines_use_private_addresses_and_open_ports_to_each_other_alone() -> None:

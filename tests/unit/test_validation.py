@@ -55,6 +55,7 @@ SOUND: dict[str, dict[str, Any]] = {
         "set": {"apps.malar-api.port": 8000, "apps.malar-api.command": "uvicorn app:app --port 8000"}
     },
     "a shell that is asked for": {"set": {"apps.malar-api.command": "sh -c 'a && exec uvicorn a:b --port $PORT'"}},
+    "a migration of two steps": {"set": {"apps.malar-api.migrate": "alembic upgrade head && python seed.py"}},
     "the app's port in the environment": {"set": {"apps.malar-api.env.PORT": 22062}},
     "a database URL of one's own": {"set": {"apps.malar-api.env.DATABASE_URL": "postgresql+asyncpg://u:p@h/d"}},
     "names that hold secret words and no secrets": {
@@ -76,10 +77,14 @@ SOUND: dict[str, dict[str, Any]] = {
         "set": {
             "docker_origin": "upstream",
             "hardening_ssh_port": "2222",
+            "hardening_unattended_upgrades": "yes",
+            "postgresql_roles": [{"password": 7}],
             "hardening_firewall_rules": [{"name": "smtp", "port": 25}],
             "nginx_sites": [],
         }
     },
+    "a database name of 63 bytes": {"set": {"apps.malar-api.database.name": "a" * 63}},
+    "a role's switch": {"set": {"hardening_unattended_upgrades": False}},
     "a schedule in all its forms": {"set": {"backup.schedule": "*/15 0-6,22 1 */2 1-5/2"}},
     "an ECDSA key without a comment": {
         "set": {

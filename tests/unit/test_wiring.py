@@ -116,14 +116,15 @@ def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_p
 
 
 def test_each_use_of_a_wired_variable_takes_less_than_20_ms(tmp_path: Path) -> None:
+    """Of the processor, at best: other work on the machine must not count."""
     wired = Wired(tmp_path, "db1", vault_that_is_nowhere="x", shipshape_database_passwords={"api": "p"})
     for name in [*INPUTS, "shipshape_plan", "shipshape_database_logins"]:
         str(wired[name])
         times = []
-        for _ in range(5):
-            start = time.perf_counter()
+        for _ in range(10):
+            start = time.process_time()
             str(wired[name])
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         assert min(times) < 0.020, f"{name}: {min(times) * 1000:.1f} ms"
 
 
