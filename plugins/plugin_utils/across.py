@@ -59,9 +59,10 @@ def check_globals(variables: Variables) -> Iterator[Problem]:
     """The globals against each other."""
     apps = apps_of(variables)
     certified = [
-        f"apps.{name}.domains" for name, app in apps.items()
+        f"apps.{name}.domains"
+        for name, app in apps.items()
         if any(is_hostname(domain) for _, domain in _entries(app.get("domains")))
-    ]  # fmt: skip
+    ]
     if certified and "acme_email" not in variables:
         wanted = f"your email address: certificates are needed for {', '.join(certified)}"
         yield Problem(("acme_email",), "nothing", wanted)
@@ -172,17 +173,25 @@ def _site(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     elif addresses and app.get("redirect_domains"):
         wanted = "no such key: with an address there is no certificate for other names"
         yield Problem((*path, "redirect_domains"), f"domains that lead to the address {addresses[0]}", wanted)
-    served: dict[str, str] = {"/": "the site itself"}
-    paths = [(("locations", key), key) for key in _mapping(app.get("locations")) if isinstance(key, str)]
+    yield from _paths(app, path)
+
+
+def _paths(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """nginx refuses a path that it is told of twice."""
+    served = {"/": "the site itself"}
+    locations: list[tuple[Path, str]] = [
+        (("locations", key), key) for key in _mapping(app.get("locations")) if isinstance(key, str)
+    ]
     sockets = app.get("websocket")
-    for index, socket in _entries(sockets):
-        paths.append((("websocket",) if isinstance(sockets, str) else ("websocket", index), socket))  # type: ignore[arg-type]
-    for step, served_path in paths:
-        where = ".".join(str(part) for part in step[:1])
-        if served_path in served:
-            found = f"{served_path}, which {served[served_path]} serves"
-            yield Problem((*path, *step), found, "each path once in a site")
-        served.setdefault(served_path, f"`{where}`")
+    several = not isinstance(sockets, str)
+    websockets: list[tuple[Path, str]] = [
+        (("websocket", index) if several else ("websocket",), socket) for index, socket in _entries(sockets)
+    ]
+    for steps, location in locations + websockets:
+        if location in served:
+            found = f"{location}, which {served[location]} serves"
+            yield Problem((*path, *steps), found, "each path once in a site")
+        served.setdefault(location, f"`{steps[0]}`")
 
 
 def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:

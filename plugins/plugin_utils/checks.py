@@ -35,9 +35,14 @@ OPEN_WORDS = {"PUBLIC", "PUBLISHABLE", "SITE"}
 FOREIGN_WORDS = {"SMTP", "MAIL", "EMAIL", "IMAP", "LDAP", "API"}
 
 KEY_TYPES = (
-    "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
-)  # fmt: skip
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
 PUBLIC_KEY = "one line of a public key file, as `cat ~/.ssh/id_ed25519.pub` prints it"
 
 GENERATE = "the real one, or a new one from `openssl rand -hex 32`, kept with ansible-vault"

@@ -99,9 +99,15 @@ def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
         yield Problem(path, value.reason, value.wanted)
         return
     walks: dict[type, Callable[[Any, Any, Path], Iterator[Problem]]] = {
-        Text: _text, Number: _number, Flag: _flag, Items: _items, Table: _table, Pairs: _pairs, Scalar: _scalar,
+        Text: _text,
+        Number: _number,
+        Flag: _flag,
+        Items: _items,
+        Table: _table,
+        Pairs: _pairs,
+        Scalar: _scalar,
         Choice: _choice,
-    }  # fmt: skip
+    }
     yield from walks[type(kind)](kind, value, path)
 
 

@@ -257,11 +257,26 @@ def test_ports_follow_from_names_and_stay_out_of_the_ephemeral_range() -> None:
     assert all(20000 <= port < 30000 and port % 2 == 0 for port in ports)
 
 
-@pytest.mark.parametrize("name", ["a.in", "x-1.malar.in", "xn--blte-1ra.in", "A.In"])
+@pytest.mark.parametrize("name", ["a.in", "x-1.malar.in", "xn--blte-1ra.in", "A.In", ".".join(["a" * 62] * 4) + ".a"])
 def test_a_hostname_is_one(name: str) -> None:
     assert is_hostname(name)
 
 
-@pytest.mark.parametrize("name", ["a", "-a.in", "a-.in", "a..in", ".a.in", "a.in.", "a.1", "a_b.in", "a b.in", "ü.in"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "-a.in",
+        "a-.in",
+        "a..in",
+        ".a.in",
+        "a.in.",
+        "a.1",
+        "a_b.in",
+        "a b.in",
+        "ü.in",
+        ".".join(["a" * 62] * 4) + ".ab",
+    ],
+)
 def test_what_is_no_hostname_is_none(name: str) -> None:
     assert not is_hostname(name)

@@ -51,6 +51,9 @@ SOUND: dict[str, dict[str, Any]] = {
     },
     "a program that reads its port from the environment": {"set": {"apps.malar-api.command": "python serve.py"}},
     "a server with a configuration file": {"set": {"apps.malar-api.command": "gunicorn -c conf.py app:app"}},
+    "a command on the loopback where the proxy is on the same machine": {
+        "set": {"apps.malar-api.command": "uvicorn app.main:app --host 127.0.0.1 --port $PORT"}
+    },
     "a given port, and the same in the command": {
         "set": {"apps.malar-api.port": 8000, "apps.malar-api.command": "uvicorn app:app --port 8000"}
     },
