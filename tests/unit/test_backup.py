@@ -1,0 +1,265 @@
+"""The backup program: what counts as a success, what it says of each fault, what it leaves for monitors."""
+
+from __future__ import annotations
+
+import fcntl
+import http.server
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
+
+from shipshape_backup import __main__ as program
+from shipshape_backup import postgres, restore, store
+
+Configure = Callable[..., Path]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """A configuration whose restic, pg_dump and psql are the fakes."""
+    monkeypatch.setenv("PATH", f"{Path(__file__).parent / 'backup_fakes'}:{os.environ['PATH']}")
+    monkeypatch.setattr(postgres.os, "geteuid", lambda: 1000)  # do not become postgres here
+    for name in ("store", "state", "cache", "etc"):
+        (tmp_path / name).mkdir()
+
+    def write(webhook: str = "", faults: dict[str, str] | None = None, **values: Any) -> Path:
+        configuration: dict[str, Any] = {
+            "repository": str(tmp_path / "store"), "host": "shop-1", "databases": ["shop"], "paths": [],
+            "exclude": [], "keep": {"daily": 7, "weekly": 0, "monthly": 12}, "timeout_minutes": 1, "jitter_minutes": 0,
+            "state_directory": str(tmp_path / "state"), "cache_directory": str(tmp_path / "cache"),
+            "lock_file": str(tmp_path / "lock"),
+        }  # fmt: skip
+        (tmp_path / "etc" / "config.json").write_text(json.dumps({**configuration, **values}))
+        (tmp_path / "etc" / "credentials.env").write_text(
+            "# a comment\nAWS_SECRET_ACCESS_KEY='it'\"'\"'s s3cret'\nRESTIC_PASSWORD=pa55word\n"
+            f"SHIPSHAPE_WEBHOOK={webhook}\n"
+        )
+        (tmp_path / "store" / "faults.json").write_text(json.dumps(faults or {}))
+        return tmp_path / "etc"
+
+    return write
+
+
+def run(etc: Path, *arguments: str) -> int:
+    code: int = program.main(["--configuration", str(etc), *(arguments or ("run",))])
+    return code
+
+
+def report(etc: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((etc.parent / "state" / "last.json").read_text())
+    return found
+
+
+def snapshots(etc: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (etc.parent / "store").glob("*.snapshot")]
+
+
+def calls(etc: Path) -> list[str]:
+    return (etc.parent / "store" / "calls").read_text().splitlines()
+
+
+def test_a_run_that_was_read_back_is_a_success_a_monitor_can_see(configure: Configure) -> None:
+    etc = configure()
+    assert run(etc) == 0
+    found = report(etc)
+    assert (found["status"], found["failures"]) == ("ok", [])
+    assert (etc.parent / "state" / "last-success").read_text().strip() == found["finished"]
+    (snapshot,) = snapshots(etc)
+    assert snapshot["tags"] == ["shipshape", "database:shop"]
+    assert found["databases"][0]["snapshot"] == snapshot["id"][:8]
+
+
+def test_old_backups_go_by_the_declared_numbers_after_a_whole_run_only(configure: Configure) -> None:
+    etc = configure()
+    assert run(etc) == 0
+    wanted = "forget --tag shipshape --group-by tags --keep-daily 7 --keep-monthly 12 --prune"
+    assert calls(etc)[-1] == wanted
+    run(configure(databases=["shop", "gone"]))
+    assert calls(etc).count(wanted) == 1
+
+
+def test_what_reads_back_otherwise_than_it_was_written_is_no_backup(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(faults={"corrupt": ""})
+    assert run(etc) == 1
+    assert "not what was written" in capsys.readouterr().err
+    assert all("unverified" in snapshot["tags"] for snapshot in snapshots(etc))
+    assert not (etc.parent / "state" / "last-success").exists()
+
+
+def test_a_dump_that_breaks_off_never_becomes_a_snapshot(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(databases=["torn", "shop"])
+    assert run(etc) == 1
+    assert "pg_dump of database torn failed: pg_dump: error: server closed" in capsys.readouterr().err
+    assert [snapshot["tags"] for snapshot in snapshots(etc)] == [["shipshape", "database:shop"]]
+
+
+def test_every_failure_is_named_and_the_rest_is_stored(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(databases=["gone", "shop"], paths=["/nowhere/at/all"])
+    assert run(etc) == 1
+    assert report(etc)["failures"] == [
+        "database gone is to be backed up and does not exist on this host",
+        "path /nowhere/at/all is to be backed up and does not exist on this host",
+    ]
+    assert [database["name"] for database in report(etc)["databases"]] == ["shop"]
+
+
+def test_nothing_declared_is_a_failure(configure: Configure) -> None:
+    etc = configure(databases=[])
+    assert run(etc) == 1
+    assert "there is nothing to back up" in report(etc)["failures"][0]
+
+
+def test_a_repository_that_does_not_open_is_never_made_anew(configure: Configure) -> None:
+    etc = configure(faults={"cat": "Fatal: wrong password or no key found"})
+    assert run(etc) == 1
+    assert not any(call.startswith("init") for call in calls(etc))
+
+
+def test_a_second_run_is_refused_and_leaves_the_report_alone(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure()
+    with open(etc.parent / "lock", "w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        holder.write("process 42, since noon")
+        holder.flush()
+        assert run(etc) == 75
+    assert "another backup is running: process 42, since noon" in capsys.readouterr().err
+    assert not (etc.parent / "state" / "last.json").exists()
+
+
+def test_leftovers_of_a_killed_run_are_removed_by_the_next(configure: Configure) -> None:
+    etc = configure()
+    leftover = {"id": "c" * 64, "time": "2026-01-01T00:00:00Z", "tags": ["shipshape", "database:shop", "unverified"]}
+    (etc.parent / "store" / "c.snapshot").write_text(json.dumps(leftover))
+    assert run(etc) == 0
+    assert f"forget {'c' * 64}" in calls(etc)
+
+
+def test_open_asks_the_store_again_only_when_the_configuration_is_another(configure: Configure) -> None:
+    etc = configure()
+    assert run(etc, "open", "--if-changed") == 0
+    assert run(etc, "open", "--if-changed") == 0
+    assert calls(etc) == ["cat config"]
+    text = (etc / "credentials.env").read_text()
+    (etc / "credentials.env").write_text(text.replace("pa55word", "another"))
+    assert run(etc, "open", "--if-changed") == 0
+    assert calls(etc) == ["cat config"] * 2
+    assert (etc / "opened").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    received: list[dict[str, Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", received
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_failure_reaches_the_webhook_without_a_secret(
+    configure: Configure, receiver: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, received = receiver
+    etc = configure(webhook=url, faults={"cat": f"Fatal: pa55word it's s3cret {url} Access Denied"})
+    assert run(etc) == 1
+    (message,) = received
+    assert message["text"].startswith("Backup of shop-1 failed:\n• the store refuses the keys")
+    everything = message["text"] + json.dumps(report(etc)) + capsys.readouterr().err
+    assert not any(secret in everything for secret in ("pa55word", "it's s3cret", url))
+
+
+def test_a_success_does_not_call_the_webhook(configure: Configure, receiver: Any) -> None:
+    url, received = receiver
+    assert run(configure(webhook=url)) == 0
+    assert received == []
+
+
+def test_a_webhook_that_does_not_answer_is_said_without_its_address(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(configure(webhook="http://127.0.0.1:9/T0/secret", databases=[])) == 1
+    said = capsys.readouterr().err
+    assert "the webhook was not told" in said
+    assert "T0/secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("Fatal: wrong password or no key found", "backup_password does not open it"),
+        ("Fatal: x: Stat: The Access Key Id you provided does not exist in our records.", "refuses the keys"),
+        ("Fatal: unable to open config file: Stat: Access Denied.", "refuses the keys"),
+        ("Fatal: x: The request signature we calculated does not match the signature", "refuses the keys"),
+        ("Fatal: x: dial tcp 127.0.0.1:9: connect: connection refused", "cannot be reached"),
+        ("Fatal: x: dial tcp: lookup nosuch.invalid on 10.0.0.1:53: no such host", "cannot be reached"),
+        ("Fatal: x: x509: certificate has expired or is not yet valid", "certificate is not trusted"),
+        ("Fatal: unable to create lock in backend: repository is already locked by PID 1", "another process holds"),
+        ("Fatal: x: the region 'a' is wrong; expecting 'b'", "another region"),
+        ("save x: no space left on device", "no space left"),
+        ("Fatal: something new", "Fatal: something new"),
+        ("", "restic ended with 1"),
+    ],
+)  # fmt: skip
+def test_what_restic_says_is_put_into_words(output: str, words: str) -> None:
+    assert words in store.meaning(output, 1)
+
+
+@pytest.mark.parametrize(("code", "words"), [(12, "backup_password does not open it"), (11, "another process holds")])
+def test_a_newer_restics_exit_status_says_it_too(code: int, words: str) -> None:
+    assert words in store.meaning("", code)
+
+
+TAKEN = [
+    {"id": f"{number}abc{'0' * 60}", "time": f"2026-01-0{number}T02:00:00.123456789+01:00"} for number in (1, 2, 3)
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [("latest", 3), ("1abc", 1), ("2026-01-02", 1), ("2026-01-02T01:00:01", 2), ("2026-01-02 01:00:00", 1),
+     ("2099-01-01", 3)],
+)  # fmt: skip
+def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, number: int) -> None:
+    assert restore.choose(TAKEN, wanted, "database shop") is TAKEN[number - 1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [("2025-12-31", "is as old as 2025-12-31"), ("2026-13-01", "is no time"),
+     ("dead", "there is no snapshot 'dead'"), ("1", "no snapshot '1'")],
+)  # fmt: skip
+def test_a_snapshot_that_is_not_there_is_said(wanted: str, words: str) -> None:
+    with pytest.raises(store.Failure, match=words):
+        restore.choose(TAKEN, wanted, "database shop")
+
+
+def test_a_database_name_is_no_option_no_connection_string_and_no_tag_list() -> None:
+    assert postgres.conninfo("host=evil 'x\\") == "dbname='host=evil \\'x\\\\'"
+    assert postgres.tag_of("a,b c") == "database:a%2Cb%20c"
+    assert postgres.file_of("../x") == "..%2Fx.dump"
