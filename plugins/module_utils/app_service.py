@@ -50,7 +50,7 @@ def systemctl(*arguments: str) -> tuple[int, str]:
     return result
 
 
-def journal(unit: str, since: float, count: int = 30) -> str:
+def journal(unit: str, since: float, count: int = 20) -> str:
     """The last lines a unit has logged since then."""
     command = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--unit", unit, "--lines", str(count)]
     _code, output = run(None, [*command, "--since", f"@{int(since)}"])

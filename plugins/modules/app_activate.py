@@ -75,15 +75,26 @@ def environment_of(release: Release) -> dict[str, str]:
     return environment
 
 
-def return_to(store: Store, gate: app_service.Gate, back: str, failed: Release) -> str:
+def gate_for(module: AnsibleModule, store: Store, release: Release) -> app_service.Gate:
+    """Where this very release answers: an older one may have listened elsewhere."""
+    app = module.params["app"]
+    health = {"address": app["address"], "port": app["port"], "path": app["health"]}
+    wanted = (app["settings_fingerprint"], app["environment_fingerprint"])
+    if wanted != (release.record.get("settings"), release.record.get("environment")):
+        health.update(release.record.get("health") or {})
+    return app_service.Gate(store.unit, health["address"], health["port"], health["path"], module.params["timeout"])
+
+
+def return_to(module: AnsibleModule, store: Store, back: str, failed: Release) -> str:
     """Serve as before, and say how that went."""
     store.switch(back)
     if not failed.activated:
         failed.remove()
-    if not back:
+    earlier = store.release(back)
+    if earlier is None:
         app_service.systemctl("disable", "--now", "--quiet", store.unit)
         return "there is no earlier release, so the app is stopped"
-    problem = gate.start()
+    problem = gate_for(module, store, earlier).start()
     if problem:
         return f"release {back} was switched back but is not healthy either: {problem}"
     store.confirm(back)
@@ -93,16 +104,15 @@ def return_to(store: Store, gate: app_service.Gate, back: str, failed: Release) 
 def start(module: AnsibleModule, store: Store, release: Release, back: str) -> None:
     """Switch a service over to the release and keep it there only if it is healthy."""
     app = module.params["app"]
-    gate = app_service.Gate(store.unit, app["address"], app["port"], app["health"], module.params["timeout"])
     began = time.time()
     store.switch(release.id)
-    problem = gate.start()
+    problem = gate_for(module, store, release).start()
     if not problem:
         return
     log = app_env.scrub(app_service.journal(store.unit, began), environment_of(release))
     problem = app_env.scrub(problem, environment_of(release))
     ending = (
-        return_to(store, gate, back, release)
+        return_to(module, store, back, release)
         if back != release.id
         else "it was live before, so there is nothing to go back to"
     )

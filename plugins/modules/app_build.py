@@ -142,6 +142,7 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
             folder=app["path"],
             settings=app["settings_fingerprint"],
             environment=app["environment_fingerprint"],
+            health={"address": app["address"], "port": app["port"], "path": app["health"]},
             venv=venv,
             created=now(),
             by=module.params["by"],

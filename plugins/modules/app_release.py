@@ -240,7 +240,7 @@ def decide(
     if reasons:
         twin = rolled_back_twin(app, store, commit) if live else None
         if twin is None or redeploy:
-            return "deploy", dict(facts, release=store.new_id(commit or "0" * 7), reasons=reasons)
+            return "deploy", dict(facts, release=store.new_id(commit or "unknown"), reasons=reasons)
         facts["held"] = (
             f"{app['name']}: {app['version']} ({commit[:7]}) was rolled back on {twin.rolled_back} and stays so; "
             f"push a fix, or deploy it again with -e app={app['name']} -e version={app['version']}"

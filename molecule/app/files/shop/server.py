@@ -51,6 +51,7 @@ class Shop(BaseHTTPRequestHandler):
     def answer(self, status, content):
         body = json.dumps(content).encode()
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -1,0 +1,199 @@
+"""Which apps need a new release, which only a start, and which are let alone; and what counts as healthy."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.shipshape.droplet.plugins.filter.app_specs import app_specs
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_service, app_store
+from ansible_collections.shipshape.droplet.plugins.modules import app_activate, app_release
+
+from tests.unit.app_tools import be_the_app_user, store_with
+
+A, B = "20260101T000000Z-aaaaaaa", "20260102T000000Z-bbbbbbb"
+OLD, NEW = "a" * 40, "b" * 40
+UP = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled"}
+
+
+@pytest.fixture(autouse=True)
+def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_the_app_user(monkeypatch)
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(app_store, "UNITS", str(tmp_path))
+    source = {"git": "https://git.test/shop.git", "path": "backend"}
+    row = {
+        "name": "shop",
+        "type": "python",
+        "directory": str(tmp_path),
+        "source": source,
+        "command": "serve",
+        "env": {"A": "1"},
+    }
+    return dict(app_specs([row])["shop"])
+
+
+def record(app: dict[str, Any], **facts: Any) -> dict[str, Any]:
+    settings, environment = app["settings_fingerprint"], app["environment_fingerprint"]
+    return {"id": A, "commit": OLD, "settings": settings, "environment": environment, **facts}
+
+
+def decide(app: dict[str, Any], commit: str = OLD, state: Any = UP, redeploy: bool = False) -> tuple[str, list[str]]:
+    action, facts = app_release.decide(app, commit, dict(state), redeploy)
+    return action, facts["reasons"]
+
+
+def test_an_app_that_is_as_it_should_be_is_let_alone(app: dict[str, Any], tmp_path: Path) -> None:
+    store_with(tmp_path, record(app), current=A)
+    assert decide(app) == ("none", [])
+
+
+def test_an_app_without_a_release_is_deployed(app: dict[str, Any]) -> None:
+    assert decide(app) == ("deploy", ["it has no release yet"])
+
+
+def test_a_new_commit_is_deployed_and_named(app: dict[str, Any], tmp_path: Path) -> None:
+    store_with(tmp_path, record(app), current=A)
+    assert decide(app, NEW) == ("deploy", ["commit bbbbbbb instead of aaaaaaa"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"environment_fingerprint": "x"}, "its environment changed"),
+        ({"settings_fingerprint": "x"}, "its command or folder changed"),
+    ],
+)
+def test_changed_settings_are_a_new_release_of_the_same_commit(
+    app: dict[str, Any], tmp_path: Path, change: dict[str, str], reason: str
+) -> None:
+    store_with(tmp_path, record(app), current=A)
+    assert decide({**app, **change}) == ("deploy", [reason])
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({}, "its service is not running"),
+        ({**UP, "ActiveState": "activating", "SubState": "auto-restart"}, "its service is not running"),
+        ({**UP, "UnitFileState": "disabled"}, "its service is not enabled"),
+    ],
+)
+def test_a_service_that_is_down_is_started_with_the_release_it_has(
+    app: dict[str, Any], tmp_path: Path, state: dict[str, str], reason: str
+) -> None:
+    store_with(tmp_path, record(app), current=A)
+    assert decide(app, state=state) == ("activate", [reason])
+
+
+def test_a_unit_that_changed_since_the_start_is_a_reason_to_start_anew(app: dict[str, Any], tmp_path: Path) -> None:
+    store_with(tmp_path, record(app), current=A)
+    (tmp_path / "shop.service").write_text("[Service]\n", encoding="utf-8")
+    assert decide(app) == ("activate", ["its unit changed since it started"])
+
+
+def test_a_switch_that_was_never_confirmed_is_gone_through_again(app: dict[str, Any], tmp_path: Path) -> None:
+    store = store_with(tmp_path, record(app), record(app, id=B, commit=NEW, activated=""), current=A)
+    store.switch(B)
+    assert decide(app, NEW) == ("activate", [f"release {B} was not confirmed"])
+
+
+def test_what_was_rolled_back_stays_so_until_something_changes_or_somebody_insists(
+    app: dict[str, Any], tmp_path: Path
+) -> None:
+    store_with(tmp_path, record(app), record(app, id=B, commit=NEW, rolled_back="2026-01-03T00:00:00Z"), current=A)
+    action, facts = app_release.decide(app, NEW, UP, False)
+    assert action == "none" and "was rolled back on 2026-01-03T00:00:00Z and stays so" in facts["held"]
+    assert decide(app, NEW, redeploy=True)[0] == "deploy"
+    assert decide(app, "d" * 40)[0] == "deploy"
+    assert decide({**app, "environment_fingerprint": "x"}, NEW)[0] == "deploy"
+
+
+def test_going_back_without_anything_to_go_back_to_lists_what_there_is(app: dict[str, Any], tmp_path: Path) -> None:
+    store = store_with(tmp_path, record(app), current=A)
+    with pytest.raises(
+        Exception, match=rf"shop: release: there is no earlier release to go back to; releases here: {A} \(live\)"
+    ):
+        app_activate.find(app, store, "previous")
+
+
+def test_an_older_release_is_asked_where_it_listens_itself(app: dict[str, Any], tmp_path: Path) -> None:
+    there = {"address": "127.0.0.1", "port": 20010, "path": "/health"}
+    older = record(app, environment="another", health=there)
+    store = store_with(tmp_path, older, record(app, id=B, health=there), current=B)
+    moved = SimpleNamespace(params={"app": {**app, "port": 20099, "health": "/healthz"}, "timeout": 1})
+    gates = [app_activate.gate_for(moved, store, release) for release in store.releases()]
+    assert [gate.url for gate in gates] == ["http://127.0.0.1:20010/health", "http://127.0.0.1:20099/healthz"]
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(type(self).status)
+        self.end_headers()
+        self.wfile.write(b"body of it")
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def gate(
+    monkeypatch: pytest.MonkeyPatch, port: int, states: list[dict[str, str]], path: str = "/health"
+) -> app_service.Gate:
+    """A gate before a service that goes through these states and stays in the last one."""
+    left = list(states)
+    monkeypatch.setattr(app_service, "show", lambda _units: {"shop.service": left.pop(0) if len(left) > 1 else left[0]})
+    monkeypatch.setattr(app_service, "systemctl", lambda *_arguments: (0, ""))
+    monkeypatch.setattr(app_service, "SETTLED", 0.5)
+    return app_service.Gate("shop.service", "127.0.0.1", port, path, 1)
+
+
+RUNNING = {**UP, "MainPID": "42", "NRestarts": "0"}
+RESTARTING = {"ActiveState": "activating", "SubState": "auto-restart", "MainPID": "0", "NRestarts": "1"}
+
+
+def test_an_app_that_answers_200_is_healthy(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(Server, "status", 200)
+    assert gate(monkeypatch, port, [RUNNING]).start() == ""
+
+
+def test_an_app_that_answers_otherwise_is_not_and_its_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setattr(Server, "status", 302)
+    assert "HTTP 302 body of it" in gate(monkeypatch, port, [RUNNING]).start()
+
+
+def test_the_answer_of_a_stranger_on_the_port_does_not_count(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(Server, "status", 200)
+    assert "another process than the app's answers there" in gate(monkeypatch, port, [RESTARTING]).start()
+
+
+def test_an_app_that_ends_again_and_again_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    waiting = gate(monkeypatch, port, [{**RESTARTING, "NRestarts": "3"}])
+    waiting.patience = 600
+    assert waiting.start() == "it ended again and again"
+
+
+def test_without_a_health_path_staying_up_is_enough_and_flapping_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gate(monkeypatch, 1, [RUNNING], path="").start() == ""
+    flapping = [{**RUNNING, "MainPID": str(pid)} for pid in range(100)]
+    assert gate(monkeypatch, 1, flapping, path="").start() == "it is not healthy after 1 seconds (it did not stay up)"
