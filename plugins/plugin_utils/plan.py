@@ -77,6 +77,8 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         site["rate_limit"] = {"per_minute": per_minute, "burst": int(limit.get("burst") or max(per_minute // 10, 20))}
     if app["type"] == "static":
         site["static"] = {"root": f"/srv/{name}/current/public", "spa": bool(app.get("spa", False))}
+        if size := app.get("max_body_size"):
+            site["static"]["max_body_size"] = str(size)
         return site
     site["proxy"] = {
         "upstreams": [socket_address(_upstream(topology, host, server), _port(name, app)) for server in topology.app],

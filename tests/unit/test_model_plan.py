@@ -88,6 +88,8 @@ def test_a_static_site_is_served_from_its_release() -> None:
     assert planned["redirect_domains"] == ["www.malar.in"]
     assert planned["locations"] == [{"path": "/api", "upstream": "https://api.malar.in"}]
     assert "proxy" not in planned
+    # Uploads may go through one of its locations.
+    assert site({"w": {**WEB, "max_body_size": "50m"}}, ONE, "web1", "w")["static"]["max_body_size"] == "50m"
 
 
 def test_a_rate_limit_leaves_room_for_a_page_and_its_assets() -> None:

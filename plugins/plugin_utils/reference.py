@@ -1,0 +1,85 @@
+"""The page that says what an inventory may hold, from the same declarations that the validation uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from .fields import COMMON, GLOBALS, PYTHON_KEYS, STATIC_KEYS
+from .schema import Choice, Flag, Items, Key, Kind, Number, Pairs, Scalar, Table, Text
+
+# What holds when a key is left out; the tests compare it with the plan.
+DEFAULTS = {
+    "acme_directory": "Let's Encrypt",
+    "acme_staging": "`false`",
+    "private_address": "`ansible_host`",
+    "docker": "`true`",
+    "backup": "no backups",
+    "backup.keep": "`{daily: 7, weekly: 4, monthly: 12}`",
+    "backup.keep.daily": "`0`",
+    "backup.keep.weekly": "`0`",
+    "backup.keep.monthly": "`0`",
+    "backup.schedule": '`"0 2 * * *"`',
+    "apps": "none",
+    "apps.NAME.source.version": "`main`",
+    "apps.NAME.source.path": "`.`",
+    "apps.NAME.rate_limit": "no limit",
+    "apps.NAME.rate_limit.burst": "a tenth of it, at least `20`",
+    "apps.NAME.max_body_size": '`"10m"`',
+    "apps.NAME.keep_releases": "`5`",
+    "apps.NAME.database": "no database",
+    "apps.NAME.database.name": "the app's, with underscores",
+    "apps.NAME.database.password": "made on the database host",
+    "apps.NAME.port": "from the app's name",
+    "apps.NAME.timeout": "`60`",
+    "apps.NAME.spa": "`false`",
+}
+_KINDS: dict[type, str] = {
+    Text: "text",
+    Number: "number",
+    Flag: "true or false",
+    Items: "list",
+    Table: "dictionary",
+    Pairs: "dictionary",
+    Choice: "dictionary",
+    Scalar: "text, number, true or false",
+}
+
+
+def _kind(kind: Kind) -> str:
+    secret = ", secret" if isinstance(kind, Text) and kind.secret else ""
+    return _KINDS[type(kind)] + secret
+
+
+def _rows(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    for name, key in keys.items():
+        path = f"{prefix}{name}"
+        words = key.kind.wanted
+        if prefix == "apps.NAME." and name not in COMMON:
+            words += f" ({'python' if name in PYTHON_KEYS else 'static'} only)"
+        yield path, _kind(key.kind), "**required**" if key.required else DEFAULTS.get(path, ""), words
+        yield from _inner(key.kind, path)
+
+
+def _inner(kind: Kind, path: str) -> Iterator[tuple[str, str, str, str]]:
+    if isinstance(kind, Table):
+        yield from _rows(kind.keys, f"{path}.")
+    elif isinstance(kind, Items):
+        yield from _inner(kind.of, f"{path}[]")
+    elif isinstance(kind, Pairs) and isinstance(app := kind.of("NAME"), Choice):
+        merged = {**COMMON, **PYTHON_KEYS, **STATIC_KEYS}
+        assert set(merged) == {name for table in app.tables.values() for name in table.keys}
+        yield from _rows(merged, f"{path}.NAME.")
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """Each key with its kind, its default and what it is."""
+    return list(_rows(GLOBALS))
+
+
+def table() -> str:
+    """All keys as a table of Markdown."""
+    lines = ["| key | kind | default | what it is |", "|---|---|---|---|"]
+    for row in rows():
+        path, kind, default, words = (cell.replace("|", "\\|") for cell in row)
+        lines.append(f"| `{path}` | {kind} | {default} | {words} |")
+    return "\n".join(lines) + "\n"
