@@ -167,7 +167,9 @@ def apply(module: AnsibleModule, cluster: Cluster, actions: List[planning.Action
 def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     wanted = module.params
-    roles, databases, clients = wanted["roles"], wanted["databases"], wanted["clients"]
+    databases, clients = wanted["databases"], wanted["clients"]
+    # Copies: what is filled in here must not show up among the arguments, which -vvvv prints.
+    roles = [dict(role) for role in wanted["roles"]]
     cluster = Cluster(wanted["version"])
     require_cluster(module, cluster)
     try:
