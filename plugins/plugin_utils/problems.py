@@ -64,6 +64,9 @@ def describe(value: Any, secret: bool = False) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):
+        # Where a secret was to stand in braces, a key may be the secret.
+        if secret:
+            return "a dictionary"
         return "a dictionary" + (f" with the keys {', '.join(str(key) for key in value)}" if value else " with no keys")
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"a list of {len(value)}" if value else "an empty list"

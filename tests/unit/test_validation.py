@@ -183,5 +183,4 @@ def test_no_secret_is_shown_whatever_is_wrong_with_it() -> None:
         for value in ("Qz9!", ["Qz9!"], {"Qz9!": "Qz9!-value"}, "Qz9!\nQz9!", "your-Qz9!", 6174):
             text = report(found("one_droplet", set={path: value}))
             assert path in text
-            assert "Qz9!-value" not in text and "6174" not in text
-            assert "Qz9!" not in text or isinstance(value, dict), text
+            assert "Qz9!" not in text and "6174" not in text
