@@ -43,6 +43,7 @@ class Shop(BaseHTTPRequestHandler):
                 "user": os.getuid(),
                 "environment": dict(os.environ),
                 "folder": os.getcwd(),
+                "virtualenv": os.path.realpath(sys.prefix),
                 "writes": {path: may_write(path) for path in query.get("write", "").split(",") if path},
                 "reads": {path: may_read(path) for path in query.get("read", "").split(",") if path},
             },
