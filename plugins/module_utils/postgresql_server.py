@@ -172,6 +172,12 @@ class Cluster:
         found: Dict[str, Any] = self.query(SETTINGS)
         return found
 
+    def settings_if_up(self) -> Optional[Dict[str, Any]]:
+        try:
+            return self.settings()
+        except ServerError:
+            return None
+
     def outdated(self, settings: Dict[str, Any]) -> List[str]:
         """Files written after the server last read them. True also after a run that was cut off before its reload."""
         files = [path for path in settings["files"] if os.path.isabs(path)]
@@ -213,14 +219,15 @@ def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Opti
         actions.append("start PostgreSQL at boot")
         if apply:
             subprocess.run(["systemctl", "enable", "--quiet", "postgresql.service"], check=True)
-    if not cluster.answers():
+    settings = cluster.settings_if_up()
+    if settings is None:
         actions.append(f"start cluster {cluster.version}/{cluster.name}")
         if not apply:
             return actions, None
         cluster.check_configuration()
         cluster.control("start")
         cluster.wait(timeout)
-    settings = cluster.settings()
+        settings = cluster.settings()
     if cluster.outdated(settings):
         actions.append("reload the configuration")
         if apply:
