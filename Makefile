@@ -65,10 +65,11 @@ test-roles: image ## Run every scenario on IMAGE
 test-site: image ## Bring a bare droplet to production, twice, and through a restart
 	.venv/bin/python -m tests.site
 
-test: lint unit test-roles test-site ## All of the above, once
+test: setup ## All of the above, one after another, and count
+	@.venv/bin/python -m tests.run lint unit test-roles test-site
 
-test-all: lint unit test-site ## All of the above, the scenarios on every release
-	for release in $(RELEASES); do $(MAKE) test-roles IMAGE=$$release || exit 1; done
+test-all: setup ## The same with the scenarios on every release
+	@.venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
 
 bench: image ## Measure against bare apt and against ping
 	.venv/bin/python tests/bench.py

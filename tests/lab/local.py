@@ -23,7 +23,7 @@ from tests.lab.image import ensure_image, remove_images
 def up() -> None:
     """Run again, it changes only what has changed: the same droplet, a newer commit of the example."""
     started = time.monotonic()
-    apps = _apps()
+    apps = inventory_apps()
     ensure_image(settings.DEFAULT_RELEASE)
     services.ensure_services()
     commit = repository.publish(settings.EXAMPLE, settings.EXAMPLE.name)
@@ -49,7 +49,7 @@ class App:
     path: str
 
 
-def _apps() -> list[App]:
+def inventory_apps() -> list[App]:
     """The inventory's apps. Only what is plain text in it is read, so that no template needs evaluating."""
     inventory = settings.LOCAL_INVENTORY / "group_vars" / "all" / "main.yml"
     apps = yaml.safe_load(inventory.read_text(encoding="utf-8"))["apps"]
@@ -124,5 +124,5 @@ def _stop_own_engine() -> None:
     with stage("stopping the Docker engine that was started for the lab"):
         subprocess.run(privileged(["kill", f"-{signal.SIGTERM.value}", str(process)]), check=True)
         deadline = time.monotonic() + 30
-        while program.exists() and time.monotonic() < deadline:
+        while _engine_answers() and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -1,0 +1,76 @@
+"""The lab's own logic, as far as it needs no engine."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from tests import run
+from tests.lab import image, local, settings, trust
+from tests.lab.engine import LabError
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lab folder of its own, with all that is kept in it."""
+    for name, value in vars(settings).items():
+        if isinstance(value, Path) and value.is_relative_to(settings.STATE) and name != "STATE":
+            monkeypatch.setattr(settings, name, tmp_path / value.relative_to(settings.STATE))
+    monkeypatch.setattr(settings, "STATE", tmp_path)
+    return tmp_path
+
+
+def test_keys_are_made_once_and_kept(state: Path) -> None:
+    trust.ensure_keys()
+    made = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    trust.ensure_keys()
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == made
+    assert settings.CA_CERTIFICATE in made and settings.S3_KEYS in made and settings.SSH_KEY in made
+
+
+@pytest.mark.usefixtures("state")
+def test_secrets_are_readable_by_their_owner_alone() -> None:
+    trust.ensure_keys()
+    for path in (settings.SSH_KEY, settings.CA_KEY, settings.S3_KEYS, settings.APP_SECRETS):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+@pytest.mark.usefixtures("state")
+def test_authority_may_sign_one_level_of_authorities() -> None:
+    trust.ensure_keys()
+    certificate = x509.load_pem_x509_certificate(settings.CA_CERTIFICATE.read_bytes())
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert (constraints.ca, constraints.path_length) == (True, 1)
+
+
+@pytest.mark.parametrize("given", ["debian-11", "shipshape-droplet:debian-11"])
+def test_image_is_known_by_its_short_and_its_full_name(given: str) -> None:
+    assert image.release_of(given) == "debian-11"
+
+
+def test_unknown_image_is_refused_with_the_list_of_known_ones() -> None:
+    with pytest.raises(LabError, match=r"no droplet image is called 'debian-10'; there are: debian-11, debian-12"):
+        image.release_of("debian-10")
+
+
+def test_every_domain_of_the_local_inventory_leads_to_the_droplet() -> None:
+    domains = {domain for app in local.inventory_apps() for domain in app.domains}
+    assert domains == {"api.malar.test", "malar.test", "www.malar.test"}
+
+
+def test_count_line_adds_up_what_the_stages_counted() -> None:
+    outcomes = [
+        run.Outcome("lint", 0, 0, 0, 61.0),
+        run.Outcome("unit", 0, 120, 0, 30.0),
+        run.Outcome("test-roles", 2, 7, 1, 600.0),
+    ]
+    assert (
+        run.summary(outcomes) == "test | 128 passed, 1 failed in 11 min 31 s (lint ok, unit 120, test-roles 1 FAILED)"
+    )
+
+
+def test_stage_that_breaks_before_it_counts_is_a_failure() -> None:
+    assert run.summary([run.Outcome("lint", 1, 0, 0, 1.0)]) == "test | 0 passed, 1 failed in 0 min 1 s (lint 1 FAILED)"
