@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import http.server
 import os
+import random
 import re
 import shutil
 import socket
@@ -34,20 +35,20 @@ FACTS = {
 }
 
 
-def _trusted(value: Any) -> Any:
+def trusted(value: Any) -> Any:
     if isinstance(value, str):
         return trust_as_template(value)
     if isinstance(value, dict):
-        return {key: _trusted(item) for key, item in value.items()}
+        return {key: trusted(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_trusted(item) for item in value]
+        return [trusted(item) for item in value]
     return value
 
 
 def role_variables(overrides: dict[str, Any]) -> dict[str, Any]:
     variables: dict[str, Any] = {"ansible_facts": FACTS}
     for folder in ("defaults", "vars"):
-        variables.update(_trusted(yaml.safe_load((ROLE / folder / "main.yml").read_text())))
+        variables.update(trusted(yaml.safe_load((ROLE / folder / "main.yml").read_text())))
     return {**variables, **overrides}
 
 
@@ -82,9 +83,12 @@ def nginx_program() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the kernel gives to connections, so that none takes it before nginx does."""
+    while True:
+        port = random.randrange(10000, 30000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def make_certificate(directory: Path, name: str) -> None:

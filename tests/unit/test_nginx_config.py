@@ -254,7 +254,7 @@ def test_a_trusted_proxy_may_say_who_the_client_is(tmp_path: Path) -> None:
     with Upstream() as app:
         variables["nginx_sites"] = [proxy_site(app.port)]
         with Nginx(tmp_path, variables).running() as nginx:
-            nginx.get("api.test", "/", X_Forwarded_For="6.6.6.6, 198.51.100.9")
+            nginx.get("api.test", "/", X_Forwarded_For="6.6.6.6, 198.51.100.9, 127.0.0.2")
     assert app.requests[0][1]["x-forwarded-for"] == "198.51.100.9"
 
 
@@ -341,6 +341,13 @@ def test_a_path_is_passed_to_another_server_under_its_name(
     assert app.requests[0][0] == got
     assert app.requests[0][1]["host"] == f"{name}:{app.port}"
     assert app.names == ([] if resolvers else ["localhost"])
+
+
+def test_cache_rules_for_files_are_not_put_on_what_another_server_answers(tmp_path: Path, web_root: Path) -> None:
+    with Upstream({"Cache-Control": "private"}) as app:
+        locations = [{"path": "/api", "upstream": f"http://127.0.0.1:{app.port}"}]
+        with Nginx(tmp_path, {"nginx_sites": [static_site(web_root, locations=locations)]}).running() as nginx:
+            assert nginx.get("web.test", "/api/manifest.json").header("Cache-Control") == "private"
 
 
 def test_another_server_with_a_certificate_of_nobody_we_trust_is_not_believed(tmp_path: Path, web_root: Path) -> None:
