@@ -1,0 +1,28 @@
+"""System 5 on one droplet, brought up once for all tests of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import repository, services, settings
+from tests.site import system
+
+MALAR = settings.PROJECT / "inventories" / "malar-market"
+DOMAINS = ("api.malar-market-ledger.com", "malar-market-ledger.com", "www.malar-market-ledger.com")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lab() -> None:
+    services.ensure_services()
+    repository.publish(settings.EXAMPLE, "malar-market")
+
+
+@pytest.fixture(scope="session")
+def malar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[system.System]:
+    """A bare droplet that the malar-market inventory points to; the tests of test_malar_market.py build on each other."""
+    hosts = {"malar1": "10.77.0.40"}
+    system.start("site", hosts, DOMAINS)
+    yield system.System(MALAR, hosts, tmp_path_factory.mktemp("malar"), system.bucket("shipshape-site"), DOMAINS)
+    system.stop("site", hosts)

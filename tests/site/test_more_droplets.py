@@ -1,0 +1,105 @@
+"""More than one droplet, and runs that are cut off."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.lab import settings
+from tests.site import system
+from tests.site.conftest import DOMAINS, MALAR
+from tests.site.system import BIN, PROJECT, System
+
+API = "https://api.malar-market-ledger.com"
+
+
+@pytest.fixture
+def three_groups(tmp_path: Path) -> System:
+    """The malar-market inventory with its hosts file replaced: the proxy, and behind it app and database on another droplet."""
+    hosts = {"edge": "10.77.0.41", "back": "10.77.0.42"}
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "group_vars").symlink_to(MALAR / "group_vars")
+    groups = {"proxy": "edge", "app": "back", "database": "back"}
+    text = yaml.safe_dump({group: {"hosts": {host: {}}} for group, host in groups.items()})
+    (inventory / "hosts.yml").write_text(text, encoding="utf-8")
+    return System(inventory, hosts, tmp_path, system.bucket("shipshape-two"), DOMAINS)
+
+
+def open_ports(address: str) -> list[str]:
+    script = PROJECT / "molecule" / "shared" / "open_ports.py"
+    found = subprocess.run([BIN / "python", script, address, "1-30500"], capture_output=True, text=True, check=True)
+    return found.stdout.split()
+
+
+def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(three_groups: System) -> None:
+    system.start("two", three_groups.hosts, DOMAINS)
+    try:
+        run = three_groups.play("site.yml")
+        assert run.code == 0, run.tail
+        health = three_groups.fetch(f"{API}/health")
+        assert (health.status, health.json()["database"]) == (200, "ok")
+        assert "<html" in three_groups.fetch("https://malar-market-ledger.com/").body.lower()
+        # The app's port is open to the proxy only: this machine is neither.
+        assert open_ports(three_groups.hosts["back"]) == ["22"]
+        assert open_ports(three_groups.hosts["edge"]) == ["22", "80", "443"]
+        again = three_groups.play("site.yml")
+        assert (again.code, again.count("changed")) == (0, 0), again.tail
+    finally:
+        system.stop("two", three_groups.hosts)
+
+
+@pytest.fixture
+def database_apart(tmp_path: Path) -> System:
+    hosts = {"front": "10.77.0.43", "db": "10.77.0.44"}
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "group_vars").symlink_to(MALAR / "group_vars")
+    groups = {"proxy": "front", "app": "front", "database": "db"}
+    text = yaml.safe_dump({group: {"hosts": {host: {}}} for group, host in groups.items()})
+    (inventory / "hosts.yml").write_text(text, encoding="utf-8")
+    return System(inventory, hosts, tmp_path, system.bucket("shipshape-db"), DOMAINS)
+
+
+def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: System) -> None:
+    """The controller dies with all its processes at four moments of a first run; the database is on a droplet of its own."""
+    system.start("apart", database_apart.hosts, DOMAINS)
+    try:
+        for moment in ("Packages | Install those", "hardening | Reload ssh", "Certificates | Issue", "Deploy | "):
+            printed = database_apart.play_and_kill("site.yml", moment)
+            assert moment in printed, printed[-3000:]
+        run = database_apart.play("site.yml")
+        assert run.code == 0, run.tail
+        again = database_apart.play("site.yml")
+        assert (again.code, again.count("changed")) == (0, 0), again.tail
+        health = database_apart.fetch(f"{API}/health")
+        assert (health.status, health.json()["database"]) == (200, "ok")
+        # PostgreSQL answers its app's droplet, with TLS, and nobody else.
+        assert open_ports(database_apart.hosts["db"]) == ["22"]
+        encrypted = database_apart.ssh(
+            "cd / && runuser -u postgres -- psql -Atc \"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            " WHERE usename = 'malar_api'\"",
+            host="db",
+        )
+        assert encrypted == "t"
+        # A deploy limited to the app's droplet still reads the password on the other.
+        deploy = database_apart.play("playbooks/deploy.yml", "--limit", "front", "-e", "app=malar-api")
+        assert (deploy.code, deploy.count("changed")) == (0, 0), deploy.tail
+    finally:
+        system.stop("apart", database_apart.hosts)
+
+
+def test_the_templates_are_refused_with_what_to_fill_in() -> None:
+    for name in ("production", "staging"):
+        result = subprocess.run(
+            [str(BIN / "ansible-playbook"), "site.yml", "-i", str(PROJECT / "inventories" / name)],
+            cwd=PROJECT, env=system.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode != 0
+        for needed in ("ansible_host", "acme_email", "ssh_keys", "vault_api_secret_key"):
+            assert needed in result.stdout + result.stderr, needed
+        assert "Login" not in result.stdout
+    assert settings.PROJECT == PROJECT
