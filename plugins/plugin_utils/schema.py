@@ -70,7 +70,6 @@ class Pairs:
     of: Callable[[str], Kind]
     wanted: str
     key: Check
-    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,6 @@ def _pairs(kind: Pairs, value: Any, path: Path) -> Iterator[Problem]:
     if not isinstance(value, Mapping):
         yield _wrong(path, value, kind.wanted)
         return
-    if len(value) < kind.least:
-        yield _wrong(path, value, kind.wanted)
     for name, entry in value.items():
         if isinstance(name, str):
             yield from first_fault((kind.key,), name, (*path, name))

@@ -86,6 +86,10 @@ SOUND: dict[str, dict[str, Any]] = {
             "nginx_sites": [],
         }
     },
+    "names of 32 characters": {
+        "set": {"admins[0].name": "maintainer-of-the-malar-marketdb"},
+        "rename": {"apps.worker": "malar-market-digital-ledger-work"},
+    },
     "a database name of 63 bytes": {"set": {"apps.malar-api.database.name": "a" * 63}},
     "a role's switch": {"set": {"hardening_unattended_upgrades": False}},
     "a schedule in all its forms": {"set": {"backup.schedule": "*/15 0-6,22 1 */2 1-5/2"}},
