@@ -92,7 +92,7 @@ def domain(value: str) -> Fault | None:
             wanted = "its ASCII form, which begins with xn--"
         return Fault(f"{quoted(value)}, which is no hostname", wanted)
     if not is_hostname(value):
-        wanted = "a hostname such as api.malar.in: letters, digits and hyphens, with a dot"
+        wanted = "a hostname such as api.example.com: letters, digits and hyphens, with a dot"
         return Fault(f"{quoted(value)}, which is no hostname", wanted)
     if example_domain(value):
         return Fault(f"{value}, a domain reserved for examples", "a domain of yours that points to the proxy's address")
@@ -110,7 +110,7 @@ def email(value: str) -> Fault | None:
     """An address for mail."""
     match = EMAIL.fullmatch(value)
     if not match or not is_hostname(match[1]):
-        return Fault(f"{quoted(value)}, which is no email address", "an address such as ops@malar.in")
+        return Fault(f"{quoted(value)}, which is no email address", "an address such as ops@example.com")
     if example_domain(match[1]):
         return Fault(f"{value}, at a domain reserved for examples", "an address that you read")
     return None

@@ -104,7 +104,7 @@ def environment(name: str) -> Kind:
 
 GIT = "the repository's address, such as https://host/path.git"
 ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
-DOMAINS = "a list of domains, such as [api.malar.in]"
+DOMAINS = "a list of domains, such as [api.example.com]"
 PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
@@ -149,8 +149,8 @@ COMMON = {
     "rate_limit": Key(RATE_LIMIT),
     "locations": Key(
         Pairs(
-            lambda _path: Text("the https URL of another host, such as https://api.malar.in", (https_url,)),
-            'paths that another host serves, such as {/api: "https://api.malar.in"}',
+            lambda _path: Text("the https URL of another host, such as https://api.example.com", (https_url,)),
+            'paths that another host serves, such as {/api: "https://api.example.com"}',
             url_path,
         )
     ),
