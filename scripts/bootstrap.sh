@@ -66,6 +66,13 @@ install_collections() { .venv/bin/python scripts/install_collections.py; }
 
 # ---- engine: Docker, and the programs the lab calls
 
+see_that_it_may_be_used() {
+    if docker info 2>&1 | grep -q 'permission denied'; then
+        fail "a Docker engine runs, but $(id -un) may not use it. Type:" \
+            "    sudo usermod --append --groups docker $(id -un)" "log in anew, and run make again."
+    fi
+}
+
 engine_answers() { docker info >/dev/null 2>&1; }
 
 docker_packages() {
@@ -89,10 +96,7 @@ ensure_engine() {
     command -v ssh-keygen >/dev/null || install_packages "there is no SSH client" openssh-client
     command -v curl >/dev/null || install_packages "there is no curl" curl
     engine_answers && return
-    if docker info 2>&1 | grep -q 'permission denied'; then
-        fail "a Docker engine runs, but $(id -un) may not use it. Type:" \
-            "    sudo usermod --append --groups docker $(id -un)" "log in anew, and run make again."
-    fi
+    see_that_it_may_be_used
     [ -z "${DOCKER_HOST:-}" ] || fail "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST."
     may_be_root || fail "no Docker engine answers. Type:" \
         "    sudo apt-get update && sudo apt-get install --yes docker.io iptables && sudo usermod --append --groups docker $(id -un)" \
@@ -105,6 +109,7 @@ ensure_engine() {
     engine_answers || start_engine
     attempts=0
     until engine_answers; do
+        see_that_it_may_be_used
         attempts=$((attempts + 1))
         [ "$attempts" -lt 60 ] || fail "the Docker engine did not come up:" "$(tail -n 5 .lab/dockerd.log 2>/dev/null || docker info 2>&1 | tail -n 3)"
         sleep 0.5
