@@ -53,13 +53,19 @@ def run(stage: str) -> Outcome:
     return Outcome(stage, process.returncode, count(counts, "passed"), count(counts, "failed"), seconds)
 
 
-def summary(outcomes: list[Outcome]) -> str:
-    minutes, seconds = divmod(round(sum(outcome.seconds for outcome in outcomes)), 60)
+def totals(outcomes: list[Outcome]) -> tuple[int, int]:
+    """(passed, failed); a stage that counts nothing is one check."""
     passed = sum(outcome.passed or 1 for outcome in outcomes if outcome.code == 0)
     passed += sum(outcome.passed for outcome in outcomes if outcome.code != 0)
-    failed = sum(outcome.failed or 1 for outcome in outcomes if outcome.code != 0)
+    return passed, sum(outcome.failed or 1 for outcome in outcomes if outcome.code != 0)
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    minutes, seconds = divmod(round(sum(outcome.seconds for outcome in outcomes)), 60)
     parts = ", ".join(str(outcome) for outcome in outcomes)
-    return f"test | {passed} passed, {failed} failed in {minutes} min {seconds} s ({parts})"
+    passed, failed = totals(outcomes)
+    # The counts stand alone on the last line, where a reader and a machine look for them.
+    return f"test | {minutes} min {seconds} s: {parts}\n{passed} passed, {failed} failed"
 
 
 def main(stages: list[str]) -> int:

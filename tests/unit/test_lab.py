@@ -68,9 +68,9 @@ def test_count_line_adds_up_what_the_stages_counted() -> None:
         run.Outcome("test-roles", 2, 7, 1, 600.0),
     ]
     assert (
-        run.summary(outcomes) == "test | 128 passed, 1 failed in 11 min 31 s (lint ok, unit 120, test-roles 1 FAILED)"
+        run.summary(outcomes) == "test | 11 min 31 s: lint ok, unit 120, test-roles 1 FAILED\n128 passed, 1 failed"
     )
 
 
 def test_stage_that_breaks_before_it_counts_is_a_failure() -> None:
-    assert run.summary([run.Outcome("lint", 1, 0, 0, 1.0)]) == "test | 0 passed, 1 failed in 0 min 1 s (lint 1 FAILED)"
+    assert run.summary([run.Outcome("lint", 1, 0, 0, 1.0)]) == "test | 0 min 1 s: lint 1 FAILED\n0 passed, 1 failed"
