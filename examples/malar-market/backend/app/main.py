@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import __version__, ledger, rates
+from . import __version__, cache, ledger, rates
 from .database import engine
 from .settings import settings
 
@@ -31,7 +31,7 @@ app.include_router(rates.router)
 
 @app.get("/health")
 def health(response: Response) -> Dict[str, str]:
-    """Healthy is who reaches the database and finds its tables there."""
+    """Healthy is who reaches the database and finds its tables there. Without the cache it goes on."""
     database = "ok"
     try:
         with engine.connect() as connection:
@@ -45,4 +45,5 @@ def health(response: Response) -> Dict[str, str]:
         "version": __version__,
         "environment": settings.environment,
         "database": database,
+        "cache": cache.state(),
     }

@@ -6,8 +6,10 @@ import asyncio
 from typing import Dict, Set
 
 from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
+from . import cache
 from .tokens import writer
 
 router = APIRouter()
@@ -28,8 +30,13 @@ class Board:
     def message(self) -> Dict[str, object]:
         return {"type": "rates", "rates": self.rates}
 
+    async def recall(self) -> None:
+        """Other processes set rates as well, and this one may be new."""
+        self.rates.update(await run_in_threadpool(cache.load_rates))
+
     async def publish(self, rate: Rate) -> None:
         self.rates[rate.flower] = rate.rate_per_kg
+        await run_in_threadpool(cache.save_rate, rate.flower, rate.rate_per_kg)
         listeners = list(self.listeners)
         results = await asyncio.gather(*(one.send_json(self.message()) for one in listeners), return_exceptions=True)
         gone = [one for one, result in zip(listeners, results) if isinstance(result, Exception)]
@@ -41,6 +48,7 @@ board = Board()
 
 @router.get("/api/v1/market-rates")
 async def market_rates() -> Dict[str, float]:
+    await board.recall()
     return board.rates
 
 
@@ -54,6 +62,7 @@ async def set_market_rate(rate: Rate) -> Rate:
 async def listen(socket: WebSocket) -> None:
     """Sends the rates at once and whenever they change; answers what it is told, so that a client can see it lives."""
     await socket.accept()
+    await board.recall()
     board.listeners.add(socket)
     try:
         await socket.send_json(board.message())

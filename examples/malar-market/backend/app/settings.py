@@ -16,6 +16,7 @@ class Settings:
     name: str = os.environ.get("APP_NAME", "Malar Market Digital Ledger")
     environment: str = os.environ.get("ENVIRONMENT", "development")
     database_url: str = os.environ.get("DATABASE_URL", "")
+    redis_url: str = os.environ.get("REDIS_URL", "")
     pool_size: int = int(os.environ.get("DATABASE_POOL_SIZE", "5"))
     max_overflow: int = int(os.environ.get("DATABASE_MAX_OVERFLOW", "5"))
     token_secret: str = os.environ.get("JWT_SECRET_KEY") or os.environ.get("SECRET_KEY", "")
