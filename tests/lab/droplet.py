@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from tests.lab import settings, trust
-from tests.lab.engine import LabError, docker, ensure_network, inspect, stage
+from tests.lab.engine import LabError, docker, ensure_network, exclusive, inspect, stage
 from tests.lab.image import ensure_image
 
 BOOT_TIMEOUT = 90
@@ -54,7 +54,9 @@ def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (),
     with stage(f"droplet {name}"):
         if inspect("container", name) is None:
             cache = f"shipshape-apt-cache-{full_image.rpartition(':')[2]}" if package_cache else ""
-            create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache)
+            # Two that start together must not choose the same address.
+            with exclusive("address"):
+                create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache)
             put(name, first_boot_files())
             docker("start", name)
             forget_host_key(address_of(name))
