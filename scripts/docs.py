@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference.md from the argument specs of the roles; `--check` fails when it is stale or a default has drifted."""
+"""Write docs/ from the argument specs of the roles; `--check` fails when a page is stale or a default has drifted."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def page() -> str:
 
 def drifted(role: str) -> list[str]:
     """Where the spec and defaults/main.yml of a role disagree, values included."""
-    options = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get("options", {})
+    options = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get(
+        "options", {}
+    )
     actual = {name: value for name, value in defaults(role).items() if "_export_" not in name}
     problems = [f"roles/{role}: {name} has a default and no argument spec" for name in actual if name not in options]
     for name, option in options.items():
@@ -94,7 +96,9 @@ def drifted(role: str) -> list[str]:
         if "default" in option and name not in actual:
             problems.append(f"roles/{role}: the argument spec gives {name} a default, defaults/main.yml does not")
         if "default" in option and name in actual and option["default"] != actual[name]:
-            problems.append(f"roles/{role}: {name} is {actual[name]!r} in defaults and {option['default']!r} in its argument spec")
+            problems.append(
+                f"roles/{role}: {name} is {actual[name]!r} in defaults and {option['default']!r} in its argument spec"
+            )
     return problems
 
 

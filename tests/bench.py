@@ -1,7 +1,7 @@
 """`make bench`: how long Shipshape's core takes, as ratios to what the same machine needs for the bare work.
 
-Cold: site.yml without apps and backups (hardening, Docker, PostgreSQL, nginx, certificate) on a bare droplet, against one
-`apt-get update` and `apt-get install` of the very packages that run installed, on another bare droplet.
+Cold: site.yml without apps and backups (hardening, Docker, PostgreSQL, nginx, certificate) on a bare droplet, against
+one `apt-get update` and `apt-get install` of the very packages that run installed, on another bare droplet.
 Second run: the same command again, changing nothing, against `ansible -m ping`.
 Machines are noisy, so each pair is measured in turns and the medians are compared.
 """
@@ -32,7 +32,9 @@ COLD_LIMIT, SECOND_LIMIT = 1.6, 10.0
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}", ANSIBLE_NOCOLOR="1")
-    result = subprocess.run(command, cwd=PROJECT, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        command, cwd=PROJECT, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL
+    )
     if check and result.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{result.stdout[-4000:]}\n{result.stderr[-2000:]}")
     return result
@@ -99,8 +101,17 @@ def installed_packages(site: tuple[str, ...]) -> list[str]:
 
 
 def apt(packages: list[str]) -> float:
-    options = ["-i", str(PROJECT / ".lab/ssh/id_ed25519"), *SSH_OPTIONS.split(), "-o", "StrictHostKeyChecking=accept-new"]
-    script = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends " + " ".join(packages)
+    options = [
+        "-i",
+        str(PROJECT / ".lab/ssh/id_ed25519"),
+        *SSH_OPTIONS.split(),
+        "-o",
+        "StrictHostKeyChecking=accept-new",
+    ]
+    script = (
+        "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "
+        + " ".join(packages)
+    )
     return timed("ssh", *options, f"root@{ADDRESS}", script)[0]
 
 
@@ -140,7 +151,9 @@ def main() -> int:
             if counts["changed"]:
                 sys.exit(f"the second run changed something: {counts}")
         lab("remove", DROPLET)
-    print(f"\n{len(packages)} packages named; second run: {counts['ok']} tasks ok, {counts['skipped']} skipped, 0 changed")
+    print(
+        f"\n{len(packages)} packages named; second run: {counts['ok']} tasks ok, {counts['skipped']} skipped, 0 changed"
+    )
     good = row("cold", cold, bare, "apt-get", COLD_LIMIT)
     good = row("second run", second, pings, "ansible -m ping", SECOND_LIMIT) and good
     return 0 if good else 1

@@ -71,13 +71,19 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"files[{number}] needs a path; found {entry!r}")
         unknown = sorted(set(entry) - ENTRY_KEYS)
         if unknown:
-            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): unknown {unknown}; known: {sorted(ENTRY_KEYS)}")
+            raise AnsibleActionFail(
+                f"files[{number}] ({entry['path']}): unknown {unknown}; known: {sorted(ENTRY_KEYS)}"
+            )
         given = [key for key in ("template", "content", "source") if entry.get(key) is not None]
         wants_content = entry.get("state", "file") == "file"
         if wants_content and len(given) != 1:
-            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): give one of template, content, source; found {given}")
+            raise AnsibleActionFail(
+                f"files[{number}] ({entry['path']}): give one of template, content, source; found {given}"
+            )
         if not wants_content and given:
-            raise AnsibleActionFail(f"files[{number}] ({entry['path']}): {given[0]} does not go with state {entry['state']}")
+            raise AnsibleActionFail(
+                f"files[{number}] ({entry['path']}): {given[0]} does not go with state {entry['state']}"
+            )
 
     def _content(self, entry: dict[str, Any], task_vars: dict[str, Any]) -> str | None:
         if entry.get("content") is not None:

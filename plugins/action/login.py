@@ -8,7 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-#: What ssh says when the host answered and did not want this user; anything else means that the host is not there (yet).
+#: What ssh says when the host answered and did not want this user; anything else means that it is not there (yet).
 REFUSED = ("Permission denied", "Too many authentication failures", "No supported authentication methods")
 #: What no waiting mends.
 FATAL = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "Could not resolve hostname")
@@ -29,12 +29,19 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("'users' is the list of users to try, first the one that is wanted; found none")
         connection = self._connection
         if connection.transport != "ssh":
-            return {"changed": False, "user": connection.get_option("remote_user", task_vars), "port": None, "tried": []}
+            return {
+                "changed": False,
+                "user": connection.get_option("remote_user", task_vars),
+                "port": None,
+                "tried": [],
+            }
 
         ports = [int(port) for port in arguments.get("ports") or []] or [connection.get_option("port") or 22]
         if arguments.get("fresh"):
             # A multiplexed channel proves nothing: it was let in before the change.
-            connection.set_option("ssh_args", "-o ControlMaster=no -o ControlPath=none -o StrictHostKeyChecking=accept-new")
+            connection.set_option(
+                "ssh_args", "-o ControlMaster=no -o ControlPath=none -o StrictHostKeyChecking=accept-new"
+            )
         command = "sudo -n true" if arguments.get("become") else "true"
 
         deadline = time.monotonic() + float(arguments.get("timeout", 90))
@@ -50,7 +57,9 @@ class ActionModule(ActionBase):
                     waiting = waiting or not any(word in problem for word in REFUSED + FATAL)
             if not waiting or time.monotonic() > deadline:
                 raise AnsibleActionFail(self._explain(task_vars or {}, tried))
-            self._display.display(f"{task_vars['inventory_hostname'] if task_vars else 'host'}: not there yet ({tried[0]})")
+            self._display.display(
+                f"{task_vars['inventory_hostname'] if task_vars else 'host'}: not there yet ({tried[0]})"
+            )
             time.sleep(3)
 
     def _attempt(self, user: str, port: int, command: str) -> str | None:
@@ -73,11 +82,21 @@ class ActionModule(ActionBase):
         address = self._connection.get_option("host") or host
         lines = [f"Nobody could log in to {host} ({address}):", *(f"  - {line}" for line in tried)]
         if any(word in line for line in tried for word in FATAL):
-            lines.append("A changed host key means another machine answers there. If the droplet was rebuilt, remove its old key:")
-            lines.append(f"  ssh-keygen -R {address}")
+            lines.append(
+                "A changed host key means another machine answers there. If it was rebuilt, remove its old key: "
+                f"ssh-keygen -R {address}"
+            )
         elif any(word in line for line in tried for word in REFUSED):
-            lines.append("The host answers but accepts none of the keys offered. Check that the private key belonging to admins[].ssh_keys")
-            lines.append(f"is loaded (ssh-add -l) or set as ansible_ssh_private_key_file, then try: ssh {tried[0].split(',')[0]}@{address}")
+            lines.append(
+                "The host answers but accepts none of the keys offered. Check that the private key of admins[].ssh_keys"
+            )
+            lines.append(
+                "is loaded (ssh-add -l) or set as ansible_ssh_private_key_file, then try: "
+                f"ssh {tried[0].split(',')[0]}@{address}"
+            )
         else:
-            lines.append("The host does not answer. Is ansible_host right, is the droplet running, does a cloud firewall let port 22 in?")
+            lines.append(
+                "The host does not answer. Is ansible_host right, is the droplet running, does a cloud firewall let "
+                "the port in?"
+            )
         return "\n".join(lines)

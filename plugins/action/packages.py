@@ -19,7 +19,11 @@ class ActionModule(ActionBase):
         names = [str(name) for name in self._task.args.get("names") or []]
         sources = [source["name"] for source in self._task.args.get("sources") or []]
         if set(names) <= set(seen["names"]) and set(sources) <= set(seen["sources"]):
-            return {"changed": False, "installed": [], "msg": "All were dealt with by an earlier transaction of this run."}
+            return {
+                "changed": False,
+                "installed": [],
+                "msg": "All were dealt with by an earlier transaction of this run.",
+            }
         result: dict[str, Any] = self._execute_module(
             module_name=MODULE, module_args=dict(self._task.args), task_vars=task_vars
         )

@@ -12,8 +12,8 @@ type: aggregate
 short_description: Say at the end of a run what changed and how each droplet is
 version_added: 0.1.0
 description:
-  - Collects the names of the tasks that changed something and the lines of M(shipshape.droplet.droplet_report), and prints
-    both after the recap, so that they stand at the bottom of the terminal.
+  - Collects the names of the tasks that changed something and the lines of M(shipshape.droplet.droplet_report), and
+    prints both after the recap, so that they stand at the bottom of the terminal.
 requirements:
   - Enabled by C(callbacks_enabled = shipshape.droplet.summary) in ansible.cfg
 """
@@ -22,7 +22,7 @@ requirements:
 LISTED = 12
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Only listens, and prints once."""
 
     CALLBACK_VERSION = 2.0

@@ -1,12 +1,13 @@
 """Handlers a run has notified and not run yet, kept on the host.
 
-Ansible forgets its notifications when a run is interrupted: the file is new, the service still runs with the old one, and
-the next run sees no difference. Whoever notifies writes a note here and whoever handles removes it; what is left belongs
-to a run that was cut off. The notes live in /run because a reboot starts every service anew anyway.
+Ansible forgets its notifications when a run is interrupted: the file is new, the service still runs with the old one,
+and the next run sees no difference. Whoever notifies writes a note here and whoever handles removes it; what is left
+belongs to a run that was cut off. The notes live in /run because a reboot starts every service anew anyway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import List
@@ -41,7 +42,5 @@ def remember(names: List[str]) -> None:
 
 def settle(name: str) -> None:
     """The handler has done its work."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(_note(name))
-    except FileNotFoundError:
-        pass

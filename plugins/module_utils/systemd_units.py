@@ -64,7 +64,7 @@ def show(module: AnsibleModule, names: List[str]) -> List[Dict[str, str]]:
     command = ["systemctl", "show", "--property", ",".join(PROPERTIES)] + names
     code, out, err = module.run_command(command)
     if code != 0:
-        module.fail_json(msg="systemctl show failed (exit %d): %s" % (code, err.strip()))
+        module.fail_json(msg=f"systemctl show failed (exit {code}): {err.strip()}")
     return parse_show(out)
 
 
@@ -74,8 +74,9 @@ def act(module: AnsibleModule, verb: str, name: str) -> None:
         return
     _code, journal, _err = module.run_command(["journalctl", "--unit", name, "--lines", "20", "--no-pager", "--quiet"])
     module.fail_json(
-        msg="Could not %s %s: %s\nThe last lines of its journal:\n%s"
-        % (verb, name, err.strip(), journal.strip() or "(none)")
+        msg="Could not {} {}: {}\nThe last lines of its journal:\n{}".format(
+            verb, name, err.strip(), journal.strip() or "(none)"
+        )
     )
 
 

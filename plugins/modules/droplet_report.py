@@ -10,12 +10,15 @@ version_added: 0.1.0
 description:
   - Reads the expiry of the certificates that are served, the time of the last good backup, units that have failed and
     whether a reboot is due. Changes nothing.
-  - The action plugin turns this into lines for the operator, which the callback P(shipshape.droplet.summary#callback) prints
-    after the recap.
+  - The action plugin turns this into lines for the operator, which the callback P(shipshape.droplet.summary#callback)
+    prints after the recap.
 options:
   urls: {description: Where the apps of this droplet answer., type: list, elements: str, default: []}
   certificates: {description: Certificate files that are served., type: list, elements: path, default: []}
-  backup_state: {description: Directory in which the backup keeps its status. Empty when there is no backup., type: str, default: ""}
+  backup_state:
+    description: Directory in which the backup keeps its status. Empty when there is no backup.
+    type: str
+    default: ""
 author: Shipshape (@shipshape)
 """
 

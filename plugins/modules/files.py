@@ -56,7 +56,9 @@ options:
     description: Command run after everything is in place, only when something changed.
     type: str
   units:
-    description: systemd units to bring to their state after the files are in place, in the same trip; see M(shipshape.droplet.units).
+    description:
+      - systemd units to bring to their state after the files are in place, in the same trip.
+      - See M(shipshape.droplet.units).
     type: list
     elements: dict
     default: []
@@ -182,7 +184,7 @@ def put_link(path: str, target: str) -> None:
     """Replace whatever is there by a link, atomically when it is a link or file."""
     if os.path.isdir(path) and not os.path.islink(path):
         remove(path)
-    temporary = "%s.shipshape-%d" % (path, os.getpid())
+    temporary = f"{path}.shipshape-{os.getpid()}"
     if os.path.lexists(temporary):
         os.unlink(temporary)
     os.symlink(target, temporary)
@@ -228,7 +230,7 @@ class Entry:
         except KeyError:
             if self.module.check_mode:
                 return None  # the task that makes this user would have run before
-            self.module.fail_json(msg="%s: the %s '%s' does not exist on this host" % (self.path, what, name))
+            self.module.fail_json(msg=f"{self.path}: the {what} '{name}' does not exist on this host")
         return None
 
     @property
@@ -268,8 +270,8 @@ class Entry:
         if self.state == "absent":
             return "absent\n"
         if self.state == "link":
-            return "link -> %s\n" % self.spec["target"]
-        return "%s %s:%s %04o\n" % (self.state, self.spec["owner"], self.spec["group"], self.mode)
+            return "link -> {}\n".format(self.spec["target"])
+        return "{} {}:{} {:04o}\n".format(self.state, self.spec["owner"], self.spec["group"], self.mode)
 
     def apply(self) -> None:
         if self.state == "absent":
@@ -278,7 +280,7 @@ class Entry:
             put_link(self.path, self.spec["target"])
         elif self.state == "directory":
             if self.found.kind not in ("directory", "absent"):
-                raise Refused("%s is a %s, not a directory; move it away first" % (self.path, self.found.kind))
+                raise Refused(f"{self.path} is a {self.found.kind}, not a directory; move it away first")
             if self.found.kind == "absent":
                 os.mkdir(self.path, self.mode)
             os.chown(self.path, self.uid or 0, self.gid or 0)
@@ -292,7 +294,7 @@ class Entry:
             if self.spec["validate"]:
                 run(self.module, self.spec["validate"].replace("%s", shlex.quote(temporary)), self.path)
             if os.path.isdir(self.path) and not os.path.islink(self.path):
-                raise Refused("%s is a directory, not a file; move it away first" % self.path)
+                raise Refused(f"{self.path} is a directory, not a file; move it away first")
             os.replace(temporary, self.path)
         finally:
             if os.path.lexists(temporary):
@@ -303,8 +305,8 @@ def describe(found: Found) -> str:
     if found.kind == "absent":
         return "absent\n"
     if found.kind == "link":
-        return "link -> %s\n" % found.target
-    return "%s %s:%s %04o\n" % (found.kind, user_name(found.uid), group_name(found.gid), found.mode or 0)
+        return f"link -> {found.target}\n"
+    return f"{found.kind} {user_name(found.uid)}:{group_name(found.gid)} {found.mode or 0:04o}\n"
 
 
 def user_name(uid: Optional[int]) -> str:
@@ -325,7 +327,7 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
     code, out, err = module.run_command(shlex.split(command))
     if code != 0:
         text = "\n".join(part.strip() for part in (out, err) if part.strip())
-        raise Refused("%s was refused by '%s' (exit %d); everything was put back as it was:\n%s" % (what, command, code, text))
+        raise Refused(f"{what} was refused by '{command}' (exit {code}); everything was put back as it was:\n{text}")
 
 
 def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:

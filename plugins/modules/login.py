@@ -7,8 +7,8 @@ module: login
 short_description: Find the user and port by which a droplet lets the operator in
 version_added: 0.1.0
 description:
-  - Tries each port and user in turn and returns the first that works, so that the same command runs against a droplet that
-    knows only C(root) and against one whose C(root) login is closed.
+  - Tries each port and user in turn and returns the first that works, so that the same command runs against a droplet
+    that knows only C(root) and against one whose C(root) login is closed.
   - Waits while the host does not answer at all; stops at once when it answers and refuses everybody.
   - Runs wholly in its action plugin. Over a connection that is not ssh it returns the connection's own user.
 options:

@@ -8,8 +8,9 @@ module: packages
 short_description: Install packages and their sources in one apt transaction
 version_added: 0.1.0
 description:
-  - Looks up what is installed by one C(dpkg-query), which takes a tenth of the time of opening apt's cache, and asks apt
-    only for what is missing. In check mode nothing but C(dpkg) is asked, so a bare host without package lists can be checked.
+  - Looks up what is installed by one C(dpkg-query), which takes a tenth of the time of opening apt's cache, and asks
+    apt only for what is missing. In check mode nothing but C(dpkg) is asked, so a bare host without package lists can
+    be checked.
   - Waits for cloud-init and for the dpkg lock, finishes an interrupted dpkg, and retries downloads.
   - A play that installs the packages of several roles in one task spares each role's own task its trip.
 options:
@@ -80,7 +81,9 @@ def missing_packages(module: AnsibleModule, names: List[str]) -> List[str]:
     if not names:
         return []
     # dpkg-query exits 1 when a name is unknown and still lists the others.
-    _code, out, _err = module.run_command(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev}\\n"] + names)
+    _code, out, _err = module.run_command(
+        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev}\\n"] + names
+    )
     installed = {line.split()[0] for line in out.splitlines() if line.split()[1:2] and line.split()[1].endswith("i")}
     return [name for name in dict.fromkeys(names) if name not in installed]
 
@@ -118,10 +121,13 @@ def packets(data: bytes) -> List[Tuple[int, bytes]]:
 def fingerprints(key: str) -> List[str]:
     """Fingerprints of the primary keys in an armoured key file (version 4 keys)."""
     data = b"".join(
-        dearmour("-----BEGIN PGP PUBLIC KEY BLOCK-----" + block) for block in key.split("-----BEGIN PGP PUBLIC KEY BLOCK-----")[1:]
+        dearmour("-----BEGIN PGP PUBLIC KEY BLOCK-----" + block)
+        for block in key.split("-----BEGIN PGP PUBLIC KEY BLOCK-----")[1:]
     )
     return [
-        hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper() for tag, body in packets(data) if tag == 6
+        hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
+        for tag, body in packets(data)
+        if tag == 6
     ]
 
 
@@ -131,16 +137,16 @@ def source_files(source: Dict[str, Any]) -> Dict[str, str]:
     if source["components"]:
         lines.append("Components: " + source["components"])
     lines.append("Signed-By: " + key_path(source))
-    files = {"/etc/apt/sources.list.d/%s.sources" % source["name"]: "\n".join(lines) + "\n"}
+    files = {"/etc/apt/sources.list.d/{}.sources".format(source["name"]): "\n".join(lines) + "\n"}
     if source["pin"] is not None:
         host = source["uris"].split("://", 1)[-1].split("/", 1)[0].split(":", 1)[0]
-        pin = "# Written by Shipshape.\nPackage: *\nPin: origin %s\nPin-Priority: %d\n" % (host, source["pin"])
-        files["/etc/apt/preferences.d/%s" % source["name"]] = pin
+        pin = f"# Written by Shipshape.\nPackage: *\nPin: origin {host}\nPin-Priority: {source['pin']}\n"
+        files["/etc/apt/preferences.d/{}".format(source["name"])] = pin
     return files
 
 
 def key_path(source: Dict[str, Any]) -> str:
-    return "/etc/apt/keyrings/%s.asc" % source["name"]
+    return "/etc/apt/keyrings/{}.asc".format(source["name"])
 
 
 def read(path: str) -> str:
@@ -168,26 +174,31 @@ def fetch_key(module: AnsibleModule, source: Dict[str, Any]) -> str:
         time.sleep(2**attempt)
     else:
         module.fail_json(
-            msg="The key of the package source '%s' could not be fetched from %s: %s" % (source["name"], source["key_url"], info["msg"])
+            msg="The key of the package source '{}' could not be fetched from {}: {}".format(
+                source["name"], source["key_url"], info["msg"]
+            )
         )
     wanted = [fingerprint.replace(" ", "").upper() for fingerprint in source["key_fingerprints"]]
     found = fingerprints(key)
     if not found or (wanted and not set(found) <= set(wanted)):
         module.fail_json(
-            msg="The key at %s is not the one of '%s': wanted %s, found %s. Nothing was changed; find out who answers there."
-            % (source["key_url"], source["name"], ", ".join(wanted), ", ".join(found) or "no key")
+            msg="The key at {} is not the one of '{}': wanted {}, found {}. Find out who answers there.".format(
+                source["key_url"], source["name"], ", ".join(wanted), ", ".join(found) or "no key"
+            )
         )
     return str(key)
 
 
 def apt(module: AnsibleModule, words: List[str], lock_timeout: int) -> None:
     """Run apt-get; wait while another apt holds a lock that its own time-out does not cover."""
-    options = ["-o", "DPkg::Lock::Timeout=%d" % lock_timeout, "-o", "Acquire::Retries=3"]
+    options = ["-o", f"DPkg::Lock::Timeout={lock_timeout}", "-o", "Acquire::Retries=3"]
     options += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
     deadline = time.monotonic() + lock_timeout
     tries = 0
     while True:
-        code, out, err = module.run_command(["apt-get", "--yes", "--quiet"] + options + words, environ_update=ENVIRONMENT)
+        code, out, err = module.run_command(
+            ["apt-get", "--yes", "--quiet"] + options + words, environ_update=ENVIRONMENT
+        )
         if code == 0:
             return
         text = err.strip() or out.strip()
@@ -195,13 +206,16 @@ def apt(module: AnsibleModule, words: List[str], lock_timeout: int) -> None:
             time.sleep(3)
             continue
         tries += 1
-        network = any(word in err for word in ("Failed to fetch", "Temporary failure", "Could not connect", "Unable to fetch"))
+        network = any(
+            word in err for word in ("Failed to fetch", "Temporary failure", "Could not connect", "Unable to fetch")
+        )
         if network and tries < 3:
             time.sleep(5 * tries)
             continue
         module.fail_json(
-            msg="apt-get %s failed (exit %d):\n%s\nRun the same command again when that is mended; it goes on from here."
-            % (" ".join(words), code, "\n".join(text.splitlines()[-20:]))
+            msg="apt-get {} failed (exit {}):\n{}\nOnce that is mended, run the same command again.".format(
+                " ".join(words), code, "\n".join(text.splitlines()[-20:])
+            )
         )
 
 
@@ -212,7 +226,9 @@ def wait_for_first_boot(module: AnsibleModule, timeout: int) -> None:
     deadline = time.monotonic() + timeout
     while not os.path.exists("/run/cloud-init/result.json"):
         if time.monotonic() > deadline:
-            module.fail_json(msg="cloud-init has not finished within %d s; see 'cloud-init status --long' on the host." % timeout)
+            module.fail_json(
+                msg=f"cloud-init has not finished within {timeout} s; see 'cloud-init status --long' on the host."
+            )
         time.sleep(2)
 
 
@@ -253,8 +269,15 @@ def main() -> None:
     changed_files = [path for path, text in wanted_files.items() if read(path) != text]
     keyless = [source for source in module.params["sources"] if not os.path.exists(key_path(source))]
 
-    diff = [{"before_header": path, "after_header": path, "before": read(path), "after": wanted_files[path]} for path in changed_files]
-    diff += [{"before": "", "after": "".join(name + "\n" for name in missing), "after_header": "packages"}] if missing else []
+    diff = [
+        {"before_header": path, "after_header": path, "before": read(path), "after": wanted_files[path]}
+        for path in changed_files
+    ]
+    diff += (
+        [{"before": "", "after": "".join(name + "\n" for name in missing), "after_header": "packages"}]
+        if missing
+        else []
+    )
     result: Dict[str, Any] = dict(changed=bool(missing or changed_files or keyless), installed=missing)
     if module._diff:
         result["diff"] = diff

@@ -8,8 +8,8 @@ module: ufw_rules
 short_description: Make ufw let in what is declared, in one trip
 version_added: 0.1.0
 description:
-  - Owns only rules whose comment starts with C(shipshape:). It adds those that are missing, then deletes its own that are no
-    longer declared, then turns ufw on. Rules of others are left alone and named in RV(foreign).
+  - Owns only rules whose comment starts with C(shipshape:). It adds those that are missing, then deletes its own that
+    are no longer declared, then turns ufw on. Rules of others are left alone and named in RV(foreign).
   - Never resets or flushes anything, so the chains of Docker and fail2ban survive.
   - In check mode on a host without ufw it says what would be added.
 options:
@@ -121,7 +121,7 @@ def plan(wanted: Dict[Rule, str], present: Dict[Any, str], status: Optional[str]
     """The ufw commands that are needed; additions come before deletions and before ufw is turned on."""
     commands = []
     for direction, policy in POLICIES:
-        if status is None or "%s (%s)" % (policy, direction) not in status:
+        if status is None or f"{policy} ({direction})" not in status:
             commands.append(["default", policy, direction])
     for rule, comment in wanted.items():
         if present.get(rule) != comment:
@@ -155,7 +155,7 @@ def main() -> None:
     try:
         wanted = declared(module.params["rules"])
     except ValueError as error:
-        module.fail_json(msg="A source of a firewall rule is no address or network: %s" % error)
+        module.fail_json(msg=f"A source of a firewall rule is no address or network: {error}")
         return
     present: Dict[Any, str] = {}
     for path in RULE_FILES:
@@ -166,8 +166,12 @@ def main() -> None:
         for command in commands:
             code, out, err = module.run_command([str(ufw)] + command)
             if code != 0:
-                module.fail_json(msg="'ufw %s' failed: %s" % (" ".join(command), (err or out).strip()))
-    foreign = [key if isinstance(key, str) else " ".join(key.words()) for key, comment in present.items() if not comment.startswith(MARK)]
+                module.fail_json(msg="'ufw {}' failed: {}".format(" ".join(command), (err or out).strip()))
+    foreign = [
+        key if isinstance(key, str) else " ".join(key.words())
+        for key, comment in present.items()
+        if not comment.startswith(MARK)
+    ]
     lines = [" ".join(command) for command in commands]
     result: Dict[str, Any] = dict(changed=bool(commands), actions=lines, foreign=sorted(foreign))
     if module._diff and lines:

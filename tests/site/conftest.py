@@ -21,7 +21,7 @@ def lab() -> None:
 
 @pytest.fixture(scope="session")
 def malar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[system.System]:
-    """A bare droplet that the malar-market inventory points to; the tests of test_malar_market.py build on each other."""
+    """A bare droplet that the malar-market inventory points to; the tests of test_malar_market.py build on it."""
     hosts = {"malar1": "10.77.0.40"}
     system.start("site", hosts, DOMAINS)
     yield system.System(MALAR, hosts, tmp_path_factory.mktemp("malar"), system.bucket("shipshape-site"), DOMAINS)

@@ -25,7 +25,9 @@ PROJECT = settings.PROJECT
 BIN = Path(sys.executable).parent
 PLAYBOOK_TIMEOUT = 900
 #: What changes on any running machine: logs, caches, what Ansible itself leaves of a visit, and the kernel's own trees.
-RESTLESS = re.compile(r"/(root|run|tmp|proc|sys|var/(log|tmp|lib/systemd|cache)|home/[^/]+/\.ansible|etc/ld\.so\.cache)")
+RESTLESS = re.compile(
+    r"/(root|run|tmp|proc|sys|var/(log|tmp|lib/systemd|cache)|home/[^/]+/\.ansible|etc/ld\.so\.cache)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Run:
 
 @dataclass
 class System:
-    """Droplets with one inventory. Secrets are made up for each and known to the tests, which look for them in every output."""
+    """Droplets with one inventory. Secrets are made up for each; the tests know them and look for them in outputs."""
 
     inventory: Path
     hosts: dict[str, str]
@@ -97,7 +99,7 @@ class System:
         return Run(result.returncode, result.stdout)
 
     def play_and_kill(self, playbook: str, task: str) -> str:
-        """Kill the controller, all its processes at once, as soon as the named task begins; return what it had printed."""
+        """Kill the controller, all its processes at once, when the named task begins; return what it had printed."""
         process = subprocess.Popen(
             self.command(playbook),
             cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
@@ -117,7 +119,14 @@ class System:
     def ssh(self, script: str, host: str = "") -> str:
         """Run a script as root by way of the admin; it must succeed."""
         address = self.hosts[host or next(iter(self.hosts))]
-        options = ["-i", str(settings.SSH_KEY), "-o", f"UserKnownHostsFile={settings.KNOWN_HOSTS}", "-o", "BatchMode=yes"]
+        options = [
+            "-i",
+            str(settings.SSH_KEY),
+            "-o",
+            f"UserKnownHostsFile={settings.KNOWN_HOSTS}",
+            "-o",
+            "BatchMode=yes",
+        ]
         result = subprocess.run(
             ["ssh", *options, f"deploy@{address}", "sudo", "bash", "-euo", "pipefail", "-s"],
             input=script, capture_output=True, text=True, timeout=120, check=False,
@@ -153,9 +162,19 @@ class Response:
 
 def fetch(url: str, address: str, headers: dict[str, str], body: bytes | None) -> Response:
     scheme, rest = url.split("://", 1)
-    domain, _, path = rest.partition("/")
+    domain = rest.partition("/")[0]
     command = [
-        *("curl", "--silent", "--show-error", "--include", "--http1.1", "--max-time", "30", "--cacert", str(settings.CA_CERTIFICATE)),
+        *(
+            "curl",
+            "--silent",
+            "--show-error",
+            "--include",
+            "--http1.1",
+            "--max-time",
+            "30",
+            "--cacert",
+            str(settings.CA_CERTIFICATE),
+        ),
         *("--resolve", f"{domain}:{443 if scheme == 'https' else 80}:{address}"),
         *(word for name, value in headers.items() for word in ("--header", f"{name}: {value}")),
         *(("--data-binary", "@-") if body is not None else ()),
@@ -173,15 +192,23 @@ def fetch(url: str, address: str, headers: dict[str, str], body: bytes | None) -
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")}
+    return {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+    }
 
 
 def changes(name: str) -> list[str]:
-    """What differs in a droplet from its image, what is restless on any machine left aside, with a hash of each file."""
+    """What differs in a droplet from its image, with a hash of each file; what is restless anywhere is left aside."""
     diff = subprocess.run(["docker", "diff", name], capture_output=True, text=True, check=True).stdout.splitlines()
     paths = sorted(line[2:] for line in diff if not RESTLESS.match(line[2:]))
-    script = "import hashlib,os,sys\nfor p in sys.stdin.read().split('\\n'):\n" \
-        "    print(p, hashlib.sha256(open(p,'rb').read()).hexdigest() if os.path.isfile(p) and not os.path.islink(p) else '')"
+    script = (
+        "import hashlib,os,sys\nfor p in sys.stdin.read().split('\\n'):\n"
+        "    plain = os.path.isfile(p) and not os.path.islink(p)\n"
+        "    print(p, hashlib.sha256(open(p,'rb').read()).hexdigest() if plain else '')"
+    )
     hashed = subprocess.run(
         ["docker", "exec", "--interactive", name, "python3", "-c", script],
         input="\n".join(paths), capture_output=True, text=True, check=True,

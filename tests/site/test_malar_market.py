@@ -103,7 +103,12 @@ def test_the_web_domain_hands_api_on_to_the_api_domain(malar: System) -> None:
 
 
 def test_the_websocket_talks_through_the_proxy(malar: System) -> None:
-    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "c2hpcHNoYXBlIHRlc3QhIQ=="}
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "c2hpcHNoYXBlIHRlc3QhIQ==",
+    }
     options = ["--silent", "--include", "--http1.1", "--max-time", "2", "--cacert", str(settings.CA_CERTIFICATE)]
     options += ["--resolve", f"api.malar-market-ledger.com:443:{malar.hosts['malar1']}"]
     options += [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
@@ -127,7 +132,9 @@ def test_the_environment_is_for_the_app_alone_and_complete(malar: System) -> Non
 
 def test_nothing_but_ssh_and_the_web_answers_from_outside(malar: System) -> None:
     script = PROJECT / "molecule" / "shared" / "open_ports.py"
-    found = subprocess.run([BIN / "python", script, malar.hosts["malar1"], "1-30500"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [BIN / "python", script, malar.hosts["malar1"], "1-30500"], capture_output=True, text=True, check=True
+    )
     assert found.stdout.split() == ["22", "80", "443"]
 
 
@@ -146,7 +153,9 @@ def test_a_deploy_takes_a_new_commit_live_and_a_rollback_takes_it_back(malar: Sy
     changed = tmp_path / "malar-market"
     shutil.copytree(settings.EXAMPLE, changed)
     package = changed / "backend" / "app" / "__init__.py"
-    package.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', package.read_text(encoding="utf-8")), encoding="utf-8")
+    package.write_text(
+        re.sub(r'__version__ = ".*"', '__version__ = "99.0.0"', package.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     repository.publish(changed, "malar-market")
 
     run = malar.play("playbooks/deploy.yml", "-e", "app=malar-api")
@@ -180,18 +189,23 @@ def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(malar: System,
 
 def test_a_backup_restores_to_the_very_rows(malar: System) -> None:
     for number in range(25):
-        body = json.dumps({"name": f"Farmer {number} – மலர்", "phone": f"+9198765{number:05d}", "village": "Madurai"}).encode()
+        body = json.dumps(
+            {"name": f"Farmer {number} மலர்", "phone": f"+9198765{number:05d}", "village": "Madurai"}
+        ).encode()
         answer = malar.fetch(f"{API}/api/v1/farmers", malar.token(), body)
         assert answer.status == 201, answer.body
     backup = malar.play("playbooks/backup.yml")
     assert backup.code == 0, backup.tail
     restored = malar.play("playbooks/restore.yml", "-e", "database=malar_api")
     assert restored.code == 0, restored.tail
-    name = malar.ssh("runuser -u postgres -- psql -Atc \"SELECT datname FROM pg_database WHERE datname LIKE 'malar_api_%'\"").split()[-1]
+    name = malar.ssh(
+        "runuser -u postgres -- psql -Atc \"SELECT datname FROM pg_database WHERE datname LIKE 'malar_api_%'\""
+    ).split()[-1]
     rows = {
         database: malar.ssh(
-            f"cd / && runuser -u postgres -- pg_dump --data-only --inserts {database} | grep '^INSERT' | sort | sha256sum;"
-            f" runuser -u postgres -- psql -Atc 'SELECT count(*) FROM farmers' {database}"
+            "cd /\n"
+            f"runuser -u postgres -- pg_dump --data-only --inserts {database} | grep '^INSERT' | sort | sha256sum\n"
+            f"runuser -u postgres -- psql -Atc 'SELECT count(*) FROM farmers' {database}"
         )
         for database in ("malar_api", name)
     }
@@ -223,7 +237,10 @@ def test_after_a_restart_everything_is_up_by_itself(malar: System) -> None:
     assert answer.status == 200
     assert "<html" in malar.fetch(f"{WEB}/").body.lower()
     assert malar.ssh("systemctl --failed --no-legend --plain") == ""
-    assert malar.ssh("systemctl is-active ssh ufw fail2ban docker postgresql nginx cron malar-api").split() == ["active"] * 8
+    assert (
+        malar.ssh("systemctl is-active ssh ufw fail2ban docker postgresql nginx cron malar-api").split()
+        == ["active"] * 8
+    )
     assert "Status: active" in malar.ssh("ufw status")
 
 
@@ -231,12 +248,17 @@ def test_the_built_collection_does_the_same_from_an_empty_folder(malar: System, 
     collections, work = tmp_path / "collections", tmp_path / "work"
     work.mkdir()
     galaxy = str(BIN / "ansible-galaxy")
-    subprocess.run([galaxy, "collection", "build", "--output-path", str(tmp_path)], cwd=PROJECT, env=environment(), check=True)
+    subprocess.run(
+        [galaxy, "collection", "build", "--output-path", str(tmp_path)], cwd=PROJECT, env=environment(), check=True
+    )
     archive = next(tmp_path.glob("shipshape-droplet-*.tar.gz"))
-    subprocess.run([galaxy, "collection", "install", "-p", str(collections), str(archive)], cwd=work, env=environment(), check=True)
+    subprocess.run(
+        [galaxy, "collection", "install", "-p", str(collections), str(archive)], cwd=work, env=environment(), check=True
+    )
     config = work / "ansible.cfg"
     config.write_text(
-        f"[defaults]\ncollections_path = {collections}\ninterpreter_python = /usr/bin/python3\n[ssh_connection]\npipelining = true\n",
+        f"[defaults]\ncollections_path = {collections}\ninterpreter_python = /usr/bin/python3\n"
+        "[ssh_connection]\npipelining = true\n",
         encoding="utf-8",
     )
     role = work / "postgresql.yml"
@@ -248,4 +270,8 @@ def test_the_built_collection_does_the_same_from_an_empty_folder(malar: System, 
         )  # fmt: skip
         assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
         assert re.search(r"malar1 +: ok=\d+ ", result.stdout)
-    assert not [name for name in os.listdir(collections / "ansible_collections/shipshape/droplet") if name in (".lab", ".venv", ".git")]
+    assert not [
+        name
+        for name in os.listdir(collections / "ansible_collections/shipshape/droplet")
+        if name in (".lab", ".venv", ".git")
+    ]

@@ -18,7 +18,7 @@ API = "https://api.malar-market-ledger.com"
 
 @pytest.fixture
 def three_groups(tmp_path: Path) -> System:
-    """The malar-market inventory with its hosts file replaced: the proxy, and behind it app and database on another droplet."""
+    """The malar-market inventory with its hosts file replaced: a proxy, and app and database behind it on another."""
     hosts = {"edge": "10.77.0.41", "back": "10.77.0.42"}
     inventory = tmp_path / "inventory"
     inventory.mkdir()
@@ -65,7 +65,7 @@ def database_apart(tmp_path: Path) -> System:
 
 
 def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: System) -> None:
-    """The controller dies with all its processes at four moments of a first run; the database is on a droplet of its own."""
+    """The controller dies with all its processes at four moments of a first run, the database on its own droplet."""
     system.start("apart", database_apart.hosts, DOMAINS)
     try:
         for moment in ("Packages | Install those", "hardening | Reload ssh", "Certificates | Issue", "Deploy | "):
@@ -80,7 +80,8 @@ def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: S
         # PostgreSQL answers its app's droplet, with TLS, and nobody else.
         assert open_ports(database_apart.hosts["db"]) == ["22"]
         encrypted = database_apart.ssh(
-            "cd / && runuser -u postgres -- psql -Atc \"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            "cd /\n"
+            'runuser -u postgres -- psql -Atc "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)'
             " WHERE usename = 'malar_api'\"",
             host="db",
         )
@@ -96,7 +97,8 @@ def test_the_templates_are_refused_with_what_to_fill_in() -> None:
     for name in ("production", "staging"):
         result = subprocess.run(
             [str(BIN / "ansible-playbook"), "site.yml", "-i", str(PROJECT / "inventories" / name)],
-            cwd=PROJECT, env=system.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            cwd=PROJECT, env=system.environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode != 0
         for needed in ("ansible_host", "acme_email", "ssh_keys", "vault_api_secret_key"):

@@ -12,7 +12,13 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def state(**changes: Any) -> dict[str, Any]:
-    return {"certificates": [], "failed_units": [], "reboot_required": False, "backup": {"last": {}, "last_success": ""}, **changes}
+    return {
+        "certificates": [],
+        "failed_units": [],
+        "reboot_required": False,
+        "backup": {"last": {}, "last_success": ""},
+        **changes,
+    }
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,10 @@ def test_a_missed_night_is_called_late() -> None:
 
 
 def test_a_failed_attempt_is_said_beside_the_last_good_one() -> None:
-    status = {"last": {"status": "failed", "failures": ["the bucket is unreachable"]}, "last_success": "2026-02-28T02:00:00Z"}
+    status = {
+        "last": {"status": "failed", "failures": ["the bucket is unreachable"]},
+        "last_success": "2026-02-28T02:00:00Z",
+    }
     line = report.backup_line(status, True, NOW)
     assert "2026-02-28 02:00" in line
     assert "FAILED: the bucket is unreachable" in line
@@ -70,7 +79,9 @@ def test_no_backup_says_how_to_get_one() -> None:
 
 
 def test_failed_units_and_a_due_reboot_are_named() -> None:
-    text = "\n".join(report.lines(state(failed_units=["shop.service"], reboot_required=True), ["https://shop.test"], True, NOW))
+    text = "\n".join(
+        report.lines(state(failed_units=["shop.service"], reboot_required=True), ["https://shop.test"], True, NOW)
+    )
     assert "url          https://shop.test" in text
     assert "FAILED       shop.service" in text
     assert "reboot       required" in text

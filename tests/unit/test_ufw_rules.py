@@ -7,11 +7,13 @@ from ansible_collections.shipshape.droplet.plugins.modules.ufw_rules import Rule
 
 ACTIVE = "Status: active\nDefault: deny (incoming), allow (outgoing), disabled (routed)\n"
 SSH = Rule("tcp", "22", "")
-COMMENT = "shipshape: ssh".encode().hex()
+COMMENT = b"shipshape: ssh".hex()
 
 
 def test_a_declared_source_loses_host_bits_and_a_single_address_its_mask() -> None:
-    rules = declared([{"name": "postgresql", "port": 5432, "protocol": "tcp", "sources": ["10.0.0.7/24", "10.1.0.4/32", "fd00::1"]}])
+    rules = declared(
+        [{"name": "postgresql", "port": 5432, "protocol": "tcp", "sources": ["10.0.0.7/24", "10.1.0.4/32", "fd00::1"]}]
+    )
     assert [rule.source for rule in rules] == ["10.0.0.0/24", "10.1.0.4", "fd00::1"]
 
 
@@ -51,5 +53,5 @@ def test_only_rules_with_our_mark_are_deleted_and_only_after_the_additions() -> 
 
 
 def test_a_source_that_is_no_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="example.com"):
+    with pytest.raises(ValueError, match=r"example\.com"):
         declared([{"name": "x", "port": 1, "protocol": "tcp", "sources": ["example.com"]}])
