@@ -13,7 +13,7 @@ options:
     description: The app, as the filter C(shipshape.droplet.app_specs) makes it of an entry of the role's C(app_list).
     type: dict
     required: true
-    suboptions: &app
+    suboptions:
       name: {description: Name of the app and of its systemd unit., type: str, required: true}
       type: {description: What kind of app it is., type: str, choices: [python, static], required: true}
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
