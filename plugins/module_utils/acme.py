@@ -8,12 +8,15 @@ import re
 import secrets
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from typing import Any, Dict, List, Optional, Tuple
 
 CHALLENGES = ".well-known/acme-challenge"
 TIMEOUT = 10
+#: Seconds that this droplet's own web server is given to answer as it was told.
+PATIENCE = 5
 
 #: The variables as a user of the whole site writes them, and of the role alone.
 STAGING = "acme_staging: true (certbot_staging: true for the role alone)"
@@ -163,6 +166,12 @@ def obstacle(name: str, webroot: str) -> Optional[str]:
         os.chmod(file, 0o644)
         for address in addresses:
             problem = _try(address, name, "/" + path, token.encode(), address in here, this)
+            # A web server that was told to reload a moment ago may still answer by its old configuration.
+            for _attempt in range(PATIENCE if address in here else 0):
+                if not problem:
+                    break
+                time.sleep(1)
+                problem = _try(address, name, "/" + path, token.encode(), True, this)
             if problem:
                 return problem
     finally:

@@ -14,6 +14,7 @@ HERE = "198.51.100.4"
 @pytest.fixture(autouse=True)
 def droplet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acme, "own_addresses", lambda: [HERE])
+    monkeypatch.setattr(acme.time, "sleep", lambda _seconds: None)
 
 
 def dns(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
@@ -86,6 +87,19 @@ def test_a_closed_port_80_here_is_told_as_such(monkeypatch: pytest.MonkeyPatch, 
     problem = acme.obstacle("shop.example.com", str(tmp_path))
     assert problem and "points to this droplet (198.51.100.4), but port 80 there does not answer" in problem
     assert "Is the web server up" in problem
+
+
+def test_a_web_server_that_is_just_reloading_is_given_a_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dns(monkeypatch, HERE)
+    answers = [(404, b"old"), (404, b"old")]
+
+    def fetch(_address: str, _name: str, path: str) -> tuple[int, bytes]:
+        return answers.pop() if answers else (200, (tmp_path / path.lstrip("/")).read_bytes())
+
+    monkeypatch.setattr(acme, "fetch", fetch)
+    assert acme.obstacle("shop.example.com", str(tmp_path)) is None
+    answers += [(404, b"old")] * 100
+    assert "answered with 404" in str(acme.obstacle("shop.example.com", str(tmp_path)))
 
 
 def test_a_stale_ipv6_record_is_found_although_ipv4_is_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
