@@ -17,6 +17,7 @@ from tests.lab.engine import LabError, docker, ensure_network, exclusive, inspec
 from tests.lab.image import ensure_image
 
 BOOT_TIMEOUT = 90
+KEYS = f"{settings.LABEL}.keys"
 
 # All that a root process has by default on a machine, but SYS_RESOURCE: a controller that is itself confined often
 # lacks that one and cannot hand it on, which is also why `--privileged` is not used.
@@ -52,7 +53,10 @@ def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (),
     full_image = ensure_image(image)
     ensure_network()
     with stage(f"droplet {name}"):
-        if inspect("container", name) is None:
+        found = inspect("container", name)
+        if found and found["Config"]["Labels"].get(KEYS) != trust.fingerprint():
+            raise LabError(f"{name} was started with keys that are no longer in .lab. Remove it: `make down`")
+        if found is None:
             cache = f"shipshape-apt-cache-{full_image.rpartition(':')[2]}" if package_cache else ""
             # Two that start together must not choose the same address.
             with exclusive("address"):
@@ -96,6 +100,7 @@ def create(
         f"--name={name}",
         f"--hostname={name}",
         f"--label={settings.LABEL}",
+        f"--label={KEYS}={trust.fingerprint()}",
         *(f"--label={label}={value}" for label, value in (labels or {}).items()),
         f"--network={settings.NETWORK}",
         *([f"--ip={address}"] if address else []),

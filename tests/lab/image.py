@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,9 @@ def _digest(release: str) -> str:
     """Changes whenever anything that goes into the image does."""
     files = sorted(path for path in BUILD.rglob("*") if path.is_file())
     return _short_digest(
-        RELEASES[release], BOOTSTRAP, *((str(path.relative_to(BUILD)), path.read_bytes()) for path in files)
+        RELEASES[release],
+        BOOTSTRAP,
+        *((str(path.relative_to(BUILD)), os.access(path, os.X_OK), path.read_bytes()) for path in files),
     )
 
 
@@ -134,3 +137,5 @@ def remove_images() -> None:
         listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository).split()
         if listed:
             docker("image", "rm", "--force", *listed)
+    # Those that a newer definition has taken the name from.
+    docker("image", "prune", "--force", f"--filter=label={settings.LABEL}")

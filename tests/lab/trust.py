@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -29,6 +30,11 @@ def ensure_keys() -> None:
 
 def public_ssh_key() -> str:
     return settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8")
+
+
+def fingerprint() -> str:
+    """Of what a droplet is given at its start, and must still match to be of use later."""
+    return hashlib.sha256(public_ssh_key().encode() + settings.CA_CERTIFICATE.read_bytes()).hexdigest()[:16]
 
 
 def authorities() -> dict[str, bytes]:
