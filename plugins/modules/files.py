@@ -30,7 +30,7 @@ options:
       template: {description: Template in the role's C(templates), type: str}
       source: {description: File in the role's C(files), type: str}
       content: {description: The text itself., type: str}
-      vars: {description: Further variables for O(files[].template), type: dict}
+      vars: {description: Further variables for the template, type: dict}
       target: {description: Where a link points., type: str}
       owner: {description: User that owns it., type: str, default: root}
       group: {description: Group that owns it., type: str, default: root}
