@@ -11,7 +11,21 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "collections"))
+from ansible_collections.shipshape.droplet.plugins.plugin_utils import reference
+
 REFERENCE = PROJECT / "docs" / "reference.md"
+INVENTORY = PROJECT / "docs" / "inventory.md"
+INVENTORY_HEAD = """# What an inventory may say
+
+Written by `make docs` from the declarations that the validation itself uses; a stale page fails the lint. Two places
+make an inventory: `hosts.yml` with the groups `proxy`, `app`, `database` (one droplet may be in all), and `group_vars/all/`
+with what stands below, secrets in a vault file. `inventories/production` is a commented template.
+
+Every key is checked before any host is contacted. Variables of a role (`nginx_…`, `postgresql_…`, see
+[reference.md](reference.md)) may stand here, too. `NAME` is the app's own name: letters, digits and hyphens.
+
+"""
 #: The order in which a site run meets them.
 ROLES = ("hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
 HEAD = """# Reference: the variables of every role
@@ -103,13 +117,12 @@ def drifted(role: str) -> list[str]:
 
 
 def main() -> int:
-    text = page()
     problems = [problem for role in ROLES for problem in drifted(role)]
-    if "--check" in sys.argv:
-        if not REFERENCE.exists() or REFERENCE.read_text(encoding="utf-8") != text:
-            problems.append("docs/reference.md is stale: run 'make docs' and commit it")
-    else:
-        REFERENCE.write_text(text, encoding="utf-8")
+    for path, text in ((REFERENCE, page()), (INVENTORY, INVENTORY_HEAD + reference.table().rstrip() + "\n")):
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path.relative_to(PROJECT)} is stale: run 'make docs' and commit it")
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
