@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import http.server
 import os
@@ -76,10 +77,27 @@ def render_all(overrides: dict[str, Any]) -> dict[str, str]:
     }
 
 
+@functools.cache
+def nginx_home() -> Path:
+    """The root under which nginx lies: the system's, or that of a copy from its packages, which are not installed."""
+    if os.path.exists("/usr/sbin/nginx"):
+        return Path("/")
+    home = Path(__file__).parents[2] / ".cache" / "nginx"
+    if not (home / "usr/sbin/nginx").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        fetch = ["apt-get", "download", "nginx", "nginx-light", "nginx-common"]
+        if subprocess.run(fetch, cwd=home, capture_output=True, check=False).returncode and os.geteuid() == 0:
+            subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+            subprocess.run(fetch, cwd=home, capture_output=True, check=False)
+        # Which of the packages holds the program differs between releases.
+        for package in sorted(home.glob("*.deb")):
+            subprocess.run(["dpkg", "--extract", str(package), str(home)], check=True)
+    assert (home / "usr/sbin/nginx").exists(), "These tests need nginx, and apt cannot fetch it: install nginx-light."
+    return home
+
+
 def nginx_program() -> str:
-    program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-    assert program, "These tests need the program nginx: apt-get install nginx-light (make unit does it for root)."
-    return program
+    return str(nginx_home() / "usr/sbin/nginx")
 
 
 def free_port() -> int:
@@ -154,7 +172,7 @@ class Nginx:
         self.files = render_all({**overrides, "nginx_acme_webroot": str(root / "acme")})
         for folder in ("etc/shipshape/sites", "etc/shipshape/upstreams", "etc/conf.d", "log", "acme", "tls"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy("/etc/nginx/mime.types", root / "etc/mime.types")
+        shutil.copy(nginx_home() / "etc/nginx/mime.types", root / "etc/mime.types")
         make_certificate(root / "tls", "test")
         for path, text in self.files.items():
             target = Path(self._moved(path))
