@@ -19,8 +19,8 @@ INVENTORY = PROJECT / "docs" / "inventory.md"
 INVENTORY_HEAD = """# What an inventory may say
 
 Written by `make docs` from the declarations that the validation itself uses; a stale page fails the lint. Two places
-make an inventory: `hosts.yml` with the groups `proxy`, `app`, `database` (one droplet may be in all), and `group_vars/all/`
-with what stands below, secrets in a vault file. `inventories/production` is a commented template.
+make an inventory: `hosts.yml` with the groups `proxy`, `app`, `database` (a droplet may be in all), and
+`group_vars/all/` with what stands below, secrets in a vault file. `inventories/production` is a commented template.
 
 Every key is checked before any host is contacted. Variables of a role (`nginx_…`, `postgresql_…`, see
 [reference.md](reference.md)) may stand here, too. `NAME` is the app's own name: letters, digits and hyphens.
