@@ -57,15 +57,19 @@ def journal(unit: str, since: float, count: int = 20) -> str:
     return str(last_lines(output, count))
 
 
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def probe(address: str, port: int, path: str, patience: float = 5.0) -> str:
     """What a GET answers: nothing when it is 200, otherwise what came instead."""
     connection = http.client.HTTPConnection(address, port, timeout=patience)
     try:
         connection.request("GET", path, headers={"User-Agent": "shipshape-health", "Connection": "close"})
         answer = connection.getresponse()
-        body = answer.read(300).decode("utf-8", "replace").strip()
+        body = one_line(answer.read(300).decode("utf-8", "replace"))
     except (OSError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
+        return one_line(str(error)) or type(error).__name__
     finally:
         connection.close()
     return "" if answer.status == 200 else f"HTTP {answer.status} {body}"
