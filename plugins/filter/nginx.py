@@ -26,6 +26,12 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def _host(name: Any) -> str:
+    """A name as it stands in a request and in an address: an IPv6 address goes in brackets."""
+    text = str(name).strip("[]")
+    return f"[{text}]" if ":" in text else text
+
+
 def _version(text: str) -> tuple[int, ...]:
     numbers = re.findall(r"\d+", str(text))
     if not numbers:
@@ -117,13 +123,13 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
         raise AnsibleFilterError(
             f"site '{name}' must have either static or proxy; found {' and '.join(kinds) or 'neither'}"
         )
-    domains = [str(domain) for domain in site.get("domains") or []]
+    domains = [_host(domain) for domain in site.get("domains") or []]
     if not domains:
         raise AnsibleFilterError(
             f"site '{name}' has no domains: name at least one, or the droplet's address with self_signed: true"
         )
     identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
-    redirect_domains = [str(domain) for domain in site.get("redirect_domains") or []]
+    redirect_domains = [_host(domain) for domain in site.get("redirect_domains") or []]
     self_signed = bool(site.get("self_signed"))
     return {
         "name": name,

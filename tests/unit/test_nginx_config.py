@@ -461,6 +461,13 @@ def test_a_header_with_a_line_break_is_refused() -> None:
         filters.nginx_quote("a\r\nSet-Cookie: b")
 
 
+def test_an_ipv6_address_stands_in_brackets_where_it_is_a_host() -> None:
+    site = static_site(Path("/x"), domains=["2001:db8::1"], redirect_domains=["web.test"], self_signed=True)
+    text = render_all({"nginx_sites": [site]})["/etc/nginx/shipshape/sites/web.conf"]
+    assert "server_name [2001:db8::1];" in text and "return 301 https://[2001:db8::1]$request_uri;" in text
+    assert filters.nginx_default_certificate([site], "1.26") is not None
+
+
 def test_every_site_has_a_certificate_before_nginx_starts() -> None:
     sites = [
         static_site(Path("/x"), redirect_domains=["www.web.test"]),
