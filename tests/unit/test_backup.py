@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -127,6 +128,29 @@ def test_a_repository_that_does_not_open_is_never_made_anew(configure: Configure
     etc = configure(faults={"cat": "Fatal: wrong password or no key found"})
     assert run(etc) == 1
     assert not any(call.startswith("init") for call in calls(etc))
+
+
+def test_keys_that_are_refused_are_told_at_once_although_restic_goes_on_trying(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    assert run(configure(faults={"stall": "Stat: The Access Key Id you provided does not exist in our records."})) == 1
+    assert time.monotonic() - began < 30
+    assert "the store refuses the keys" in capsys.readouterr().err
+
+
+def test_a_store_that_never_answers_is_given_up(
+    configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "OPEN_TIMEOUT", 1)
+    assert run(configure(faults={"stall": "Stat: something passing"})) == 1
+    assert "the store cannot be reached" in capsys.readouterr().err
+
+
+def test_a_bucket_that_is_not_there_yet_is_made(configure: Configure) -> None:
+    etc = configure(faults={"stall": "Stat: The specified bucket does not exist"})
+    assert run(etc, "open") == 1  # the fake has no init that mends it
+    assert "init" in calls(etc)
 
 
 def test_a_second_run_is_refused_and_leaves_the_report_alone(

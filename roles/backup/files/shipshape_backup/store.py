@@ -11,11 +11,12 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any, Iterator
 
 CHUNK = 1 << 20
-OPEN_TIMEOUT = 120  # seconds until a store that says nothing counts as unreachable
+OPEN_TIMEOUT = 60  # seconds until a store that says nothing counts as unreachable
 MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
 
 #: What restic says, and what that means to the person who has to do something about it. The first match counts.
@@ -32,11 +33,14 @@ MEANINGS = (
     (r"already locked|status 11\b", "another process holds the repository. If none does: shipshape-backup unlock"),
     (r"no space left|QuotaExceeded|StorageFull", "there is no space left"),
     (r"bucket does not exist|NoSuchBucket", "the bucket does not exist"),
+    (r"unsupported repository version", "the repository was made by a newer restic. Choose another backup_prefix here"),
 )  # fmt: skip
 ABSENT = re.compile(
     r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
     r"repository does not exist|config: no such file or directory"
 )
+# From 0.17 on restic tries again for a quarter of an hour; what one of these says does not change by that.
+HOPELESS = re.compile(ABSENT.pattern + "|" + "|".join(pattern for pattern, _ in MEANINGS[:4]))
 
 
 class Failure(Exception):
@@ -54,9 +58,9 @@ class Busy(Failure):
 def meaning(output: str, code: int) -> str:
     """Restic's output in words of ours, followed by its own."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    own = next(
-        (line for line in lines if line.startswith("Fatal:")), lines[-1] if lines else f"restic ended with {code}"
-    )
+    fatal = [line for line in lines if line.startswith("Fatal:") and "context canceled" not in line]
+    retried = [line for line in lines if "retrying after" in line]
+    own = (fatal[:1] or retried[-1:] or lines[-1:] or [f"restic ended with {code}"])[0]
     for pattern, words in MEANINGS:
         if re.search(pattern, f"{output} status {code} "):
             return f"{words} ({own})"
@@ -74,10 +78,10 @@ class Settings:
         try:
             values: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
             words = shlex.split((directory / "credentials.env").read_text(encoding="utf-8"), comments=True)
+            self.credentials = dict(word.split("=", 1) for word in words)
         except (OSError, ValueError) as error:
             raise Failure(f"the configuration cannot be read: {error}") from error
         self.configuration = directory
-        self.credentials = dict(word.split("=", 1) for word in words)
         self.repository: str = values["repository"]
         self.host: str = values["host"]
         self.databases: list[str] = values["databases"]
@@ -138,29 +142,45 @@ class Restic:
         except FileNotFoundError as error:
             raise Failure("restic is not installed on this host") from error
 
-    def call(self, *arguments: str, timeout: int | None = None, accept: tuple[int, ...] = (0,)) -> str:
+    def call(self, *arguments: str) -> str:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                code = -1
+                code = process.wait()
             finally:
                 end(process)
-            if code not in accept:
-                said = text_of(err) + text_of(out)
-                raise Failure(meaning(said if code != -1 else said + f"\nFatal: timed out after {timeout} s", code))
+            if code != 0:
+                raise Failure(meaning(text_of(err) + text_of(out), code))
+            return text_of(out)
+
+    def ask(self, *arguments: str) -> str:
+        """Like call, for the first word to a store: gives up when trying again is of no use, or after OPEN_TIMEOUT."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            deadline = time.monotonic() + OPEN_TIMEOUT
+            late = hopeless = False
+            try:
+                while process.poll() is None and not late and not hopeless:
+                    time.sleep(0.05)
+                    late = time.monotonic() > deadline
+                    # Not by seek: the child writes at the same offset.
+                    hopeless = bool(HOPELESS.search(os.pread(err.fileno(), CHUNK, 0).decode("utf-8", "replace")))
+            finally:
+                end(process)
+            if process.returncode != 0:
+                said = text_of(err) + text_of(out) + (f"\ntimed out after {OPEN_TIMEOUT} s" if late else "")
+                raise Failure(meaning(said, process.returncode))
             return text_of(out)
 
     def open(self) -> tuple[str, bool]:
         """(the repository's id, whether it had to be made). A repository that only does not open is never made anew."""
         try:
-            return str(json.loads(self.call("cat", "config", timeout=OPEN_TIMEOUT))["id"]), False
+            return str(json.loads(self.ask("cat", "config"))["id"]), False
         except Failure as failure:
             if not ABSENT.search(str(failure)):
                 raise
-        self.call("init")
-        return str(json.loads(self.call("cat", "config", timeout=OPEN_TIMEOUT))["id"]), True
+        self.ask("init")
+        return str(json.loads(self.ask("cat", "config"))["id"]), True
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Those with all the tags, oldest first."""
