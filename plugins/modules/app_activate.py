@@ -144,7 +144,7 @@ def report(app: dict[str, Any], release: Release, before: str, rolled_back: bool
     """What the operator wants to read."""
     said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
     if rolled_back:
-        said += f"; {before} was given up and is not deployed again by itself"
+        said += f"; {before} is given up and not deployed again by itself"
         if app["migrate"] and before > release.id:
             said += ". The database stays as that release has migrated it"
     return {"release": release.id, "before": before, "summary": said}
@@ -159,7 +159,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         return {"changed": True, "release": wanted, "before": store.current, "summary": "", "removed": []}
     if module.check_mode:
         release = find(app, store, wanted)
-        return dict(report(app, release, store.current, True), changed=release.id != store.current, removed=[])
+        other = release.id != store.current
+        said = report(app, release, store.current, other)
+        return dict(said, changed=other, removed=[], summary="Would be so: " + said["summary"])
     with locked(app["name"], store.directory, "lock"):
         release = find(app, store, wanted)
         if rollback and release.id == store.current == store.healthy:

@@ -40,6 +40,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_service
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import FULL_COMMIT
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
 
 SHOWN = ("version", "commit", "created", "by", "activated", "rolled_back")
@@ -58,9 +59,8 @@ def releases_of(app: dict[str, Any], store: Store) -> list[dict[str, str]]:
 def as_table(name: str, rows: list[dict[str, str]], service: str) -> list[str]:
     lines = [name + (f" (service {service})" if service else "")]
     for row in rows:
-        lines.append(
-            f"  {row['id']:24}  {row['version']:12}  {row['created']:20}  {row['state']:11}  {row['by']}".rstrip()
-        )
+        version = row["version"][:7] if FULL_COMMIT.fullmatch(row["version"]) else row["version"]
+        lines.append(f"  {row['id']:24}  {version:12}  {row['created']:20}  {row['state']:11}  {row['by']}".rstrip())
     return lines if rows else [*lines, "  no release yet"]
 
 
