@@ -267,6 +267,7 @@ TAKEN = [
 @pytest.mark.parametrize(
     ("wanted", "number"),
     [("latest", 3), ("1abc", 1), ("2026-01-02", 1), ("2026-01-02T01:00:01", 2), ("2026-01-02 01:00:00", 1),
+     ("2026-01-02T01:00:00.123456Z", 2),
      ("2099-01-01", 3)],
 )  # fmt: skip
 def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, number: int) -> None:

@@ -86,12 +86,13 @@ def test_a_role_loses_each_power_an_application_must_not_have(power: str, option
 
 def test_a_new_role_has_none_of_the_powers() -> None:
     created = plan(planning.State(15))[0].sql
-    assert all(option in created for option in planning.POWERS.values())
+    assert " LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD E'SCRAM" in created
 
 
 def test_a_client_that_is_not_the_owner_may_connect_and_the_owner_needs_no_grant() -> None:
     state = converged()
     state.roles["reader"] = dict(HARMLESS, verifier=None)
+    state.databases["shop"]["connect"] = []
     clients = [{"database": "shop", "role": "reader"}, {"database": "shop", "role": "shop"}]
     (action,) = plan(state, clients=clients)
     assert action.sql == 'GRANT CONNECT ON DATABASE "shop" TO "reader"'

@@ -18,6 +18,9 @@ STORED = {
     # Right-to-left text that ends in a digit is prohibited, so it is used as it is.
     "\u0627\u0031": "SCRAM-SHA-256$4096:M0UntlfWVixB1nlbq/sxGw==$nrNS2kxe//hPo4vYgDr8DcpGKBF/mSUM6QQ+kwjDJG4="
     ":6PtlC0TD1ERC8hTQvSQHXWysvxXCI2Je9SU3ReAQy0Q=",
+    # The same, where the mapping would change it.
+    "\u0627\u00b2": "SCRAM-SHA-256$4096:/NIhgIEHuLByPzijfWD/AA==$FOzhSqIxUJMLRc7szbo4uw24gEtKQRRaathYxoyj7QA="
+    ":gytZACyn5i0qNsBfm+jJjdHkxrNMVWYM35NowkbNYhE=",
     # So is a control character, and then nothing else is mapped either.
     "x\u0007\u00b2": "SCRAM-SHA-256$4096:IM+B+xoTTYMGFAMmN2EI9A==$qBS30xuv7zmFIfSa6kHlm4KsQzDnNEMCbCLG2DOKEUs="
     ":gk/6DKtXpyHvImEyT+vbJu8J4UBGeYLzKdsQFspJs94=",

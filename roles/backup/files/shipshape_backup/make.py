@@ -33,8 +33,7 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
                 size += len(chunk)
                 upload.stdin.write(chunk)
             if dump.wait() != 0:
-                # Before restic sees the end of its input: what it has is no dump.
-                end(upload)
+                # Restic is interrupted below, before it sees the end of its input: what it has is no dump.
                 raise Failure(f"pg_dump of database {name} failed: {text_of(dump_err).strip()}")
             upload.stdin.close()
             upload.wait()
