@@ -55,7 +55,9 @@ def secrets(environment: Mapping[str, str]) -> list[str]:
         found.update(passwords)
         if passwords or _SECRET_NAME.search(name) or _looks_random(value):
             # Also as a log writes it that shows the value quoted.
-            found.update((value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]))
+            found.update(
+                (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1])
+            )
             found.update(line.strip() for line in value.splitlines())
     return sorted((value for value in found if len(value) >= 4), key=len, reverse=True)
 
