@@ -69,6 +69,8 @@ def explain(output: str) -> str:
     """What to do about the usual reasons for which a git server says no."""
     if "Could not resolve host" in output:
         return "the droplet cannot resolve that name; check source.git, and `resolvectl query` on the droplet"
+    if "Permission denied (publickey" in output or "Host key verification failed" in output:
+        return "over ssh the app's user needs a key and a known host of its own; take an https URL in source.git"
     if "could not read Username" in output or "Authentication failed" in output:
         return "the server wants a login for it, or there is no such repository; check source.git"
     if "server certificate verification failed" in output or "SSL certificate problem" in output:

@@ -15,6 +15,8 @@ from typing import Any, Iterator, Sequence
 #: What of the caller's environment a build may see: proxies and package indexes, set by `environment:` in a play.
 INHERITED = ("PIP_", "UV_", "GIT_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+#: Nobody is there to answer a question.
+NEVER_ASK = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -46,7 +48,7 @@ def environment(account: Account) -> dict[str, str]:
         name: value for name, value in os.environ.items() if name.startswith(INHERITED) or name.lower() in PROXIES
     }
     fixed = {"PATH": SYSTEM_PATH, "HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-    return {**passed, **fixed, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"}
+    return {**NEVER_ASK, **passed, **fixed, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
 def as_user(account: Account, command: Sequence[str]) -> list[str]:
