@@ -67,9 +67,7 @@ def test_count_line_adds_up_what_the_stages_counted() -> None:
         run.Outcome("unit", 0, 120, 0, 30.0),
         run.Outcome("test-roles", 2, 7, 1, 600.0),
     ]
-    assert (
-        run.summary(outcomes) == "test | 11 min 31 s: lint ok, unit 120, test-roles 1 FAILED\n128 passed, 1 failed"
-    )
+    assert run.summary(outcomes) == "test | 11 min 31 s: lint ok, unit 120, test-roles 1 FAILED\n128 passed, 1 failed"
 
 
 def test_stage_that_breaks_before_it_counts_is_a_failure() -> None:
