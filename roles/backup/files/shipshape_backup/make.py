@@ -21,7 +21,7 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
     # Restic compresses and finds what did not change, which it cannot in a dump that is compressed already.
     dump_command = ["pg_dump", "--format=custom", "--no-password", *(["--compress=0"] if restic.compresses() else [])]
     upload_command = ["backup", "--json", "--stdin", "--stdin-filename", file_of(name), "--host", restic.settings.host]
-    tags = ["--tag", ",".join((MARK, tag_of(name), UNVERIFIED))]
+    tags = tagged(tag_of(name))
     digest, size = hashlib.sha256(), 0
     with tempfile.TemporaryFile() as dump_err, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         dump = as_postgres(*dump_command, conninfo(name), stdout=subprocess.PIPE, stderr=dump_err)
@@ -53,6 +53,11 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
     return {"name": name, "snapshot": restic.count(snapshot), "bytes": size, "sha256": digest.hexdigest()}
 
 
+def tagged(what: str) -> list[str]:
+    # One by one: restic 0.11 takes a list for a single tag.
+    return [part for tag in (MARK, what, UNVERIFIED) for part in ("--tag", tag)]
+
+
 def snapshot_of(output: str) -> str:
     for line in reversed(output.splitlines()):
         message = json.loads(line) if line.startswith("{") else {}
@@ -63,7 +68,7 @@ def snapshot_of(output: str) -> str:
 
 def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
     excludes = [part for pattern in restic.settings.exclude for part in ("--exclude", pattern)]
-    tags = ["--tag", ",".join((MARK, FILES, UNVERIFIED)), "--host", restic.settings.host]
+    tags = [*tagged(FILES), "--host", restic.settings.host]
     # Status 3: a snapshot was made, and some files could not be read.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = restic.start("backup", "--json", *tags, *excludes, "--", *paths, stdout=out, stderr=err)

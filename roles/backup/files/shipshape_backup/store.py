@@ -67,6 +67,14 @@ def meaning(output: str, code: int) -> str:
     return own
 
 
+def parsed(output: str) -> Any:
+    """The JSON in restic's output; older ones say a word about their cache before it."""
+    begin = re.search(r"^(?:[\[{]|null)", output, re.MULTILINE)
+    if not begin:
+        raise Failure(f"restic answered in another form than expected: {output.strip()[:200] or 'nothing'}")
+    return json.loads(output[begin.start() :])
+
+
 def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 
@@ -175,16 +183,16 @@ class Restic:
     def open(self) -> tuple[str, bool]:
         """(the repository's id, whether it had to be made). A repository that only does not open is never made anew."""
         try:
-            return str(json.loads(self.ask("cat", "config"))["id"]), False
+            return str(parsed(self.ask("cat", "config"))["id"]), False
         except Failure as failure:
             if not ABSENT.search(str(failure)):
                 raise
         self.ask("init")
-        return str(json.loads(self.ask("cat", "config"))["id"]), True
+        return str(parsed(self.ask("cat", "config"))["id"]), True
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Those with all the tags, oldest first."""
-        found = json.loads(self.call("snapshots", "--json", "--tag", ",".join((MARK, *tags))) or "null") or []
+        found = parsed(self.call("snapshots", "--json", "--tag", ",".join((MARK, *tags)))) or []
         return sorted(found, key=lambda snapshot: moment(snapshot["time"]))
 
     def read(self, snapshot: str, path: str) -> Iterator[bytes]:
