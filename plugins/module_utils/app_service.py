@@ -50,11 +50,16 @@ def systemctl(*arguments: str) -> tuple[int, str]:
     return result
 
 
-def journal(unit: str, since: float, count: int = 20) -> str:
-    """The last lines a unit has logged since then."""
-    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--unit", unit, "--lines", str(count)]
+def journal(unit: str, since: float, health: str = "", count: int = 20) -> str:
+    """The last lines a unit has logged since then, but for those about our own asking for its health."""
+    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--unit", unit, "--lines", "1000"]
     _code, output = run(None, [*command, "--since", f"@{int(since)}"])
-    return str(last_lines(output, count))
+    return without_asking(output, health, count)
+
+
+def without_asking(log: str, health: str, count: int = 20) -> str:
+    lines = [line for line in log.splitlines() if not health or f"GET {health} " not in line]
+    return str(last_lines("\n".join(lines), count))
 
 
 def one_line(text: str) -> str:
@@ -122,7 +127,7 @@ class Gate:
             if time.monotonic() - began > self.patience:
                 asked = f"GET {self.url}: {problem}" if self.path else "it did not stay up"
                 return f"it is not healthy after {self.patience} seconds ({asked})"
-            time.sleep(0.25)
+            time.sleep(0.25 if time.monotonic() - began < 5 else 1)
 
 
 def run_once(unit: str, account: str, directory: str, environment_file: str, state: str, script: str, patience: int,

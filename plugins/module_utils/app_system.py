@@ -43,7 +43,7 @@ class Account:
 
 
 def environment(account: Account) -> dict[str, str]:
-    """A small environment for commands of the app's user: none of the operator's session in it."""
+    """A small environment for commands of the app's user: nothing of the operator in it."""
     passed = {
         name: value for name, value in os.environ.items() if name.startswith(INHERITED) or name.lower() in PROXIES
     }

@@ -106,10 +106,11 @@ def start(module: AnsibleModule, store: Store, release: Release, back: str) -> N
     app = module.params["app"]
     began = time.time()
     store.switch(release.id)
-    problem = gate_for(module, store, release).start()
+    gate = gate_for(module, store, release)
+    problem = gate.start()
     if not problem:
         return
-    log = app_env.scrub(app_service.journal(store.unit, began), environment_of(release))
+    log = app_env.scrub(app_service.journal(store.unit, began, gate.path), environment_of(release))
     problem = app_env.scrub(problem, environment_of(release))
     ending = (
         return_to(module, store, back, release)

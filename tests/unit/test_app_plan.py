@@ -197,3 +197,12 @@ def test_without_a_health_path_staying_up_is_enough_and_flapping_is_not(monkeypa
     assert gate(monkeypatch, 1, [RUNNING], path="").start() == ""
     flapping = [{**RUNNING, "MainPID": str(pid)} for pid in range(100)]
     assert gate(monkeypatch, 1, flapping, path="").start() == "it is not healthy after 1 seconds (it did not stay up)"
+
+
+def test_the_log_that_is_shown_is_the_apps_and_not_the_echo_of_our_asking() -> None:
+    asked = ['INFO: 127.0.0.1:3 - "GET /health HTTP/1.1" 503'] * 40
+    log = "\n".join(["ValueError: no such column", *asked, 'INFO: 127.0.0.1:3 - "GET /healthy HTTP/1.1" 200'])
+    assert app_service.without_asking(log, "/health").split("\n") == [
+        "    ValueError: no such column",
+        '    INFO: 127.0.0.1:3 - "GET /healthy HTTP/1.1" 200',
+    ]
