@@ -73,7 +73,7 @@ def main() -> None:
                 secret_file.write(path, secret)
     except (secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, secret=secret, _ansible_no_log=True)
+    module.exit_json(changed=changed, secret=secret)
 
 
 if __name__ == "__main__":

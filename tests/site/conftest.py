@@ -19,9 +19,12 @@ def lab() -> None:
     repository.publish(settings.EXAMPLE, "malar-market")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def malar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[system.System]:
-    """A bare droplet that the malar-market inventory points to; the tests of test_malar_market.py build on it."""
+    """A bare droplet that the malar-market inventory points to; the tests of test_malar_market.py build on it.
+
+    It goes with that module: the domains lead to one droplet at a time.
+    """
     hosts = {"malar1": "10.77.0.40"}
     system.start("site", hosts, DOMAINS)
     yield system.System(MALAR, hosts, tmp_path_factory.mktemp("malar"), system.bucket("shipshape-site"), DOMAINS)

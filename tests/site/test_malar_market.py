@@ -247,25 +247,22 @@ def test_after_a_restart_everything_is_up_by_itself(malar: System) -> None:
 def test_the_built_collection_does_the_same_from_an_empty_folder(malar: System, tmp_path: Path) -> None:
     collections, work = tmp_path / "collections", tmp_path / "work"
     work.mkdir()
-    galaxy = str(BIN / "ansible-galaxy")
-    subprocess.run(
-        [galaxy, "collection", "build", "--output-path", str(tmp_path)], cwd=PROJECT, env=environment(), check=True
-    )
-    archive = next(tmp_path.glob("shipshape-droplet-*.tar.gz"))
-    subprocess.run(
-        [galaxy, "collection", "install", "-p", str(collections), str(archive)], cwd=work, env=environment(), check=True
-    )
     config = work / "ansible.cfg"
     config.write_text(
         f"[defaults]\ncollections_path = {collections}\ninterpreter_python = /usr/bin/python3\n"
         "[ssh_connection]\npipelining = true\n",
         encoding="utf-8",
     )
+    stranger = {**environment(), "ANSIBLE_CONFIG": str(config)}
+    galaxy = (str(BIN / "ansible-galaxy"), "collection")
+    subprocess.run([*galaxy, "build", "--output-path", str(tmp_path)], cwd=PROJECT, env=stranger, check=True)
+    archive = next(tmp_path.glob("shipshape-droplet-*.tar.gz"))
+    subprocess.run([*galaxy, "install", "-p", str(collections), str(archive)], cwd=work, env=stranger, check=True)
     role = work / "postgresql.yml"
     role.write_text("- hosts: all\n  become: true\n  roles: [shipshape.droplet.postgresql]\n", encoding="utf-8")
     for playbook, arguments in (("shipshape.droplet.site", []), (str(role), ["--check", "-u", "deploy"])):
         result = subprocess.run(
-            malar.command(playbook, *arguments), cwd=work, env={**environment(), "ANSIBLE_CONFIG": str(config)},
+            malar.command(playbook, *arguments), cwd=work, env=stranger,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
