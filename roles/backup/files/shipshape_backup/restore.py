@@ -84,6 +84,9 @@ def create(name: str, into: str) -> None:
         owner=owner,
         locale=locale,
     )
+    if int(psql("SHOW server_version_num")) < 150000:
+        # A dump of these versions says what others may do in the schema public, and not whose it is.
+        psql('ALTER SCHEMA public OWNER TO :"owner"', into, owner=owner)
 
 
 def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str) -> None:
