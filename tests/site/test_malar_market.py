@@ -215,8 +215,9 @@ def test_a_backup_restores_to_the_very_rows(malar: System) -> None:
 
 
 def test_the_bucket_holds_nothing_readable(malar: System) -> None:
+    folder = f"/srv/s3/{malar.s3['bucket']}"
     found = subprocess.run(
-        ["docker", "exec", settings.SERVICES, "grep", "-rlaE", "Madurai|PGDMP|SECRET_KEY", "/srv/s3/shipshape-site"],
+        ["docker", "exec", settings.SERVICES, "grep", "-rlaE", "Madurai|PGDMP|SECRET_KEY", folder],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 1, found.stdout + found.stderr
