@@ -266,4 +266,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "version"})
+OPERATOR_VARIABLES = frozenset({"app", "version", "to"})
