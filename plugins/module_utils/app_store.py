@@ -73,6 +73,7 @@ class Store:
         self.venvs = os.path.join(directory, "venvs")
         self.current_link = os.path.join(directory, "current")
         self.activation_path = os.path.join(directory, "activation.json")
+        self.planned_path = os.path.join(directory, "planned.json")
         self.unit = app + ".service"
         self.unit_path = os.path.join(UNITS, self.unit)
 
@@ -153,6 +154,15 @@ class Store:
         if release is not None:
             release.note(activated=release.activated or now(), rolled_back="")
         write_record(self.activation_path, {"release": name, "unit": self.unit_digest(), "at": now()})
+
+    def plan(self, name: str) -> None:
+        """The newest run means to build this release; one that is still at an earlier plan has been overtaken."""
+        write_record(self.planned_path, {"release": name})
+
+    def is_overtaken(self, name: str) -> bool:
+        """Whether a later run has planned another release since: its controller died, or somebody was quicker."""
+        planned = (read_record(self.planned_path) or {}).get("release")
+        return planned is not None and planned != name
 
     def prune(self, keep: int) -> list[str]:
         """Remove the oldest releases beyond `keep`, never the live one nor the one a rollback needs."""

@@ -170,6 +170,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         path = os.path.join(store.releases_directory, module.params["release"])
         return {"changed": True, "release": module.params["release"], "path": path, "venv": "", "diff": diff}
     with locked(app["name"], store.directory, "lock") as lock:
+        if store.is_overtaken(module.params["release"]):
+            raise AppError(app["name"], "lock", "a later run has planned another release of this app; that one counts")
         return dict(build(module, store, Account(app["user"]), lock), diff=diff)
 
 

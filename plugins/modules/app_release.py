@@ -264,6 +264,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         commit = wanted_commit(app, refs.get(app["git"]), module.check_mode)
         action, facts = decide(app, commit, states.get(app["name"] + ".service"), module.params["redeploy"])
         plan[app["name"]] = dict(facts, action=action)
+        if action == "deploy" and not module.check_mode:
+            Store(app["name"], app["directory"]).plan(facts["release"])
         if facts.get("held"):
             module.warn(facts["held"])
     result: dict[str, Any] = dict(

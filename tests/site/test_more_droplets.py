@@ -46,7 +46,7 @@ def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(thre
         # The app's port is open to the proxy only: this machine is neither.
         assert open_ports(three_groups.hosts["back"]) == ["22"]
         assert open_ports(three_groups.hosts["edge"]) == ["22", "80", "443"]
-        again = three_groups.play("site.yml")
+        again = three_groups.play("site.yml", "--diff")
         assert (again.code, again.count("changed")) == (0, 0), again.tail
     finally:
         system.stop("two", three_groups.hosts)
@@ -73,7 +73,7 @@ def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: S
             assert moment in printed, printed[-3000:]
         run = database_apart.play("site.yml")
         assert run.code == 0, run.tail
-        again = database_apart.play("site.yml")
+        again = database_apart.play("site.yml", "--diff")
         assert (again.code, again.count("changed")) == (0, 0), again.tail
         health = database_apart.fetch(f"{API}/health")
         assert (health.status, health.json()["database"]) == (200, "ok")
@@ -101,7 +101,7 @@ def test_the_templates_are_refused_with_what_to_fill_in() -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode != 0
-        for needed in ("ansible_host", "acme_email", "ssh_keys", "vault_api_secret_key"):
+        for needed in ("ansible_host", "acme_email", "ssh_keys", "SECRET_KEY"):
             assert needed in result.stdout + result.stderr, needed
         assert "Login" not in result.stdout
     assert settings.PROJECT == PROJECT

@@ -114,3 +114,12 @@ def test_an_app_stays_locked_while_a_command_of_a_killed_run_goes_on(tmp_path: P
         with app_system.locked("shop", str(tmp_path), "lock", patience=0):
             pass
     os.close(handle)
+
+
+def test_a_build_that_a_later_run_has_overtaken_knows_it(tmp_path: Path) -> None:
+    store = app_store.Store("shop", str(tmp_path))
+    assert not store.is_overtaken("20260101T000000Z-aaaaaaa")
+    store.plan("20260101T000000Z-aaaaaaa")
+    assert not store.is_overtaken("20260101T000000Z-aaaaaaa")
+    store.plan("20260101T000009Z-aaaaaaa")
+    assert store.is_overtaken("20260101T000000Z-aaaaaaa")

@@ -17,8 +17,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 
-from shipshape_backup import __main__ as program
-from shipshape_backup import postgres, restore, store
+import shipshape_backup.__main__ as program
+import shipshape_backup.postgres as postgres
+import shipshape_backup.restore as restore
+import shipshape_backup.store as store
 
 Configure = Callable[..., Path]
 
@@ -27,7 +29,7 @@ Configure = Callable[..., Path]
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """A configuration whose restic, pg_dump and psql are the fakes."""
     monkeypatch.setenv("PATH", f"{Path(__file__).parent / 'backup_fakes'}:{os.environ['PATH']}")
-    monkeypatch.setattr(postgres.os, "geteuid", lambda: 1000)  # do not become postgres here
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # do not become postgres here
     for name in ("store", "state", "cache", "etc"):
         (tmp_path / name).mkdir()
 

@@ -8,4 +8,4 @@ with zipfile.ZipFile(sys.argv[1] + "/tiny-1.0-py3-none-any.whl", "w") as wheel:
     wheel.writestr("tiny.py", "NAME = 'tiny 1.0'\n")
     wheel.writestr(INFO + "/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
     wheel.writestr(INFO + "/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    wheel.writestr(INFO + "/RECORD", "tiny.py,,\n%s/METADATA,,\n%s/WHEEL,,\n%s/RECORD,,\n" % (INFO, INFO, INFO))
+    wheel.writestr(INFO + "/RECORD", f"tiny.py,,\n{INFO}/METADATA,,\n{INFO}/WHEEL,,\n{INFO}/RECORD,,\n")

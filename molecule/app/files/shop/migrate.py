@@ -2,8 +2,9 @@
 
 import os
 import sys
+from pathlib import Path
 
 if "FAIL_MIGRATION" in os.environ:
     sys.exit("cannot reach " + os.environ["DATABASE_URL"])
 with open(os.path.join(os.environ["STATE_DIRECTORY"], "migrations"), "a") as log:
-    log.write(open("VERSION").read())
+    log.write(Path("VERSION").read_text())

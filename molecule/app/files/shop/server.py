@@ -4,11 +4,12 @@ import json
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import tiny
 
-VERSION = open("VERSION").read().strip()
+VERSION = Path("VERSION").read_text().strip()
 
 
 def may_write(path):
@@ -60,6 +61,6 @@ class Shop(BaseHTTPRequestHandler):
 
 if "CRASH" in os.environ:
     # As careless as an app can be with its settings.
-    sys.exit("cannot start with %s" % dict(os.environ))
-print("shop %s listens" % VERSION)
+    sys.exit(f"cannot start with {dict(os.environ)}")
+print(f"shop {VERSION} listens")
 ThreadingHTTPServer((os.environ["HOST"], int(sys.argv[sys.argv.index("--port") + 1])), Shop).serve_forever()
