@@ -18,6 +18,7 @@ from tests.site.system import BIN, PROJECT, System, changes, environment
 API = "https://api.malar-market-ledger.com"
 WEB = "https://malar-market-ledger.com"
 CONTAINER = "shipshape-site-malar1"
+STAGES = ("hardening", "docker", "database", "proxy", "deploy")
 TAGS = ("packages", "hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
 
 
@@ -30,7 +31,7 @@ def test_check_of_a_bare_droplet_runs_to_the_end_and_changes_nothing(malar: Syst
 
 
 def test_one_command_takes_the_bare_droplet_to_production_and_prints_no_secret(malar: System) -> None:
-    run = malar.play("site.yml", "-vvvv", "--diff")
+    run = malar.play("site.yml", "-vvvvv", "--diff")
     assert run.code == 0, run.tail
     generated = malar.ssh("cat /etc/shipshape/postgresql/*.password").split()
     assert generated
@@ -66,6 +67,14 @@ def test_each_tag_works_alone_and_changes_nothing(malar: System, tag: str) -> No
     run = malar.play("site.yml", "--tags", tag)
     assert run.code == 0, run.tail
     assert run.count("changed") == 0, run.tail
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_has_a_playbook_that_works_alone(malar: System, stage: str) -> None:
+    run = malar.play(f"playbooks/{stage}.yml")
+    assert run.code == 0, run.tail
+    assert run.count("changed") == 0, run.tail
+    assert run.count("ok") > 3
 
 
 def test_the_api_is_healthy_over_verified_https(malar: System) -> None:

@@ -16,17 +16,28 @@ from tests.site.system import BIN, PROJECT, System
 API = "https://api.malar-market-ledger.com"
 
 
-@pytest.fixture
-def three_groups(tmp_path: Path) -> System:
-    """The malar-market inventory with its hosts file replaced: a proxy, and app and database behind it on another."""
-    hosts = {"edge": "10.77.0.41", "back": "10.77.0.42"}
-    inventory = tmp_path / "inventory"
+def spread(folder: Path, hosts: dict[str, str], groups: dict[str, str], bucket: str) -> System:
+    """The malar-market inventory with its hosts file replaced by one host for each group."""
+    inventory = folder / "inventory"
     inventory.mkdir()
     (inventory / "group_vars").symlink_to(MALAR / "group_vars")
-    groups = {"proxy": "edge", "app": "back", "database": "back"}
     text = yaml.safe_dump({group: {"hosts": {host: {}}} for group, host in groups.items()})
     (inventory / "hosts.yml").write_text(text, encoding="utf-8")
-    return System(inventory, hosts, tmp_path, system.bucket("shipshape-two"), DOMAINS)
+    return System(inventory, hosts, folder, system.bucket(bucket), DOMAINS)
+
+
+@pytest.fixture
+def app_behind(tmp_path: Path) -> System:
+    """A proxy, and app and database behind it on another droplet."""
+    groups = {"proxy": "edge", "app": "back", "database": "back"}
+    return spread(tmp_path, {"edge": "10.77.0.41", "back": "10.77.0.42"}, groups, "shipshape-two")
+
+
+@pytest.fixture
+def database_apart(tmp_path: Path) -> System:
+    """Proxy and app on one droplet, the database on another."""
+    groups = {"proxy": "front", "app": "front", "database": "db"}
+    return spread(tmp_path, {"front": "10.77.0.43", "db": "10.77.0.44"}, groups, "shipshape-apart")
 
 
 def open_ports(address: str) -> list[str]:
@@ -35,33 +46,21 @@ def open_ports(address: str) -> list[str]:
     return found.stdout.split()
 
 
-def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(three_groups: System) -> None:
-    system.start("two", three_groups.hosts, DOMAINS)
+def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_behind: System) -> None:
+    system.start("two", app_behind.hosts, DOMAINS)
     try:
-        run = three_groups.play("site.yml")
+        run = app_behind.play("site.yml")
         assert run.code == 0, run.tail
-        health = three_groups.fetch(f"{API}/health")
+        health = app_behind.fetch(f"{API}/health")
         assert (health.status, health.json()["database"]) == (200, "ok")
-        assert "<html" in three_groups.fetch("https://malar-market-ledger.com/").body.lower()
+        assert "<html" in app_behind.fetch("https://malar-market-ledger.com/").body.lower()
         # The app's port is open to the proxy only: this machine is neither.
-        assert open_ports(three_groups.hosts["back"]) == ["22"]
-        assert open_ports(three_groups.hosts["edge"]) == ["22", "80", "443"]
-        again = three_groups.play("site.yml", "--diff")
+        assert open_ports(app_behind.hosts["back"]) == ["22"]
+        assert open_ports(app_behind.hosts["edge"]) == ["22", "80", "443"]
+        again = app_behind.play("site.yml", "--diff")
         assert (again.code, again.count("changed")) == (0, 0), again.tail
     finally:
-        system.stop("two", three_groups.hosts)
-
-
-@pytest.fixture
-def database_apart(tmp_path: Path) -> System:
-    hosts = {"front": "10.77.0.43", "db": "10.77.0.44"}
-    inventory = tmp_path / "inventory"
-    inventory.mkdir()
-    (inventory / "group_vars").symlink_to(MALAR / "group_vars")
-    groups = {"proxy": "front", "app": "front", "database": "db"}
-    text = yaml.safe_dump({group: {"hosts": {host: {}}} for group, host in groups.items()})
-    (inventory / "hosts.yml").write_text(text, encoding="utf-8")
-    return System(inventory, hosts, tmp_path, system.bucket("shipshape-db"), DOMAINS)
+        system.stop("two", app_behind.hosts)
 
 
 def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: System) -> None:
