@@ -17,14 +17,14 @@ MODULE = "shipshape.droplet.files"
 #: What an entry may say; the module checks the types, this only catches a key nobody reads.
 ENTRY_KEYS = {
     "path", "state", "template", "content", "source", "vars", "target", "owner", "group", "mode",
-    "validate", "secret", "once", "notify",
+    "validate", "secret", "once", "notify", "restart", "reload",
 }  # fmt: skip
 
 
 class ActionModule(ActionBase):
     """Everything that needs the controller (templates, files, notifications); the module does the rest."""
 
-    _VALID_ARGS = frozenset(("files", "purge", "verify", "units"))
+    _VALID_ARGS = frozenset(("files", "purge", "verify", "units", "effective"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -55,6 +55,7 @@ class ActionModule(ActionBase):
                 "purge": purge,
                 "verify": self._task.args.get("verify"),
                 "units": self._task.args.get("units") or [],
+                "effective": self._task.args.get("effective") or [],
                 # One opaque, never logged argument: the contents stay out of the system log and of -vvv,
                 # while the diff of what is not secret can still be shown.
                 "contents": base64.b64encode(zlib.compress(json.dumps(contents).encode())).decode(),

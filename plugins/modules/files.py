@@ -43,6 +43,8 @@ options:
       secret: {description: Keep the text out of the diff., type: bool, default: false}
       once: {description: Create only; leave an existing file alone., type: bool, default: false}
       notify: {description: Handlers to notify when this entry changes., type: list, elements: str, default: []}
+      restart: {description: Unit to restart in this same trip when this entry changes., type: str}
+      reload: {description: Unit to reload in this same trip when this entry changes., type: str}
   purge:
     description: Directories of ours in which files that are not listed are removed.
     type: list
@@ -68,6 +70,16 @@ options:
       enabled: {description: Whether it starts at boot., type: bool}
       masked: {description: Whether it can be started at all., type: bool}
       optional: {description: Pass over a unit that is not on this host., type: bool, default: false}
+  effective:
+    description:
+      - Commands that say what is in force, and lines each must print. Asked at every run, and not in check mode.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command: {description: The command; it must not change anything., type: str, required: true}
+      lines: {description: Lines that its output must have., type: list, elements: str, required: true}
+      hint: {description: What the operator may look at when a line is missing., type: str, default: ""}
   contents:
     description: Set by the action plugin.
     type: str
@@ -330,6 +342,11 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
         raise Refused(f"{what} was refused by '{command}' (exit {code}); everything was put back as it was:\n{text}")
 
 
+#: An entry that removes, as the argument spec would have filled it in.
+ABSENT: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload"))
+ABSENT.update(state="absent", owner="root", group="root", secret=False, once=False)
+
+
 def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
     """Entries that remove what lies in our directories and is not listed any more."""
     entries = []
@@ -342,8 +359,7 @@ def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: Lis
             path = os.path.join(item["directory"], name)
             if path in listed or not fnmatch.fnmatch(name, item["pattern"]) or name.startswith(".shipshape-"):
                 continue
-            spec = dict(path=path, state="absent", owner="root", group="root", mode=None, target=None, validate=None,
-                        secret=False, once=False, notify=item["notify"])  # fmt: skip
+            spec = dict(ABSENT, path=path, notify=item["notify"])
             entries.append(Entry(module, spec, None))
     return entries
 
@@ -385,6 +401,18 @@ def argument_spec() -> Dict[str, Any]:
                 secret=dict(type="bool", default=False, no_log=False),
                 once=dict(type="bool", default=False),
                 notify=dict(type="list", elements="str", default=[]),
+                restart=dict(type="str"),
+                reload=dict(type="str"),
+            ),
+        ),
+        effective=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                command=dict(type="str", required=True),
+                lines=dict(type="list", elements="str", required=True),
+                hint=dict(type="str", default=""),
             ),
         ),
         purge=dict(
@@ -411,6 +439,32 @@ def handlers_to_notify(module: AnsibleModule, entries: List[Entry]) -> Tuple[Lis
     return list(dict.fromkeys(wanted)), list(dict.fromkeys(owed))
 
 
+def owed_units(entries: List[Entry]) -> List[Dict[str, Any]]:
+    """Units to restart or reload: of what changes now, and of what an interrupted run has changed."""
+    owed = owed_handlers.owed()
+    wanted: Dict[Tuple[str, str], bool] = {}
+    for entry in entries:
+        for verb in ("restart", "reload"):
+            unit = entry.spec.get(verb)
+            if unit and (entry.changed or f"{verb} {unit}" in owed):
+                wanted[verb, unit] = True
+    return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in wanted]
+
+
+def assert_effective(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> None:
+    """Fail when a command does not say that what was declared is in force."""
+    for expectation in expectations:
+        code, out, err = module.run_command(shlex.split(expectation["command"]))
+        missing = [line for line in expectation["lines"] if line not in out.splitlines()]
+        if code != 0 or missing:
+            found = err.strip() if code != 0 else "missing: " + ", ".join(missing)
+            module.fail_json(
+                msg="What '{}' says is not what was declared: {}. {}".format(
+                    expectation["command"], found, expectation["hint"]
+                ).strip()
+            )
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     packed = module.params["contents"]
@@ -420,10 +474,16 @@ def main() -> None:
     entries += expand_purge(module, module.params["purge"], [entry.path for entry in entries])
     changes = [entry for entry in entries if entry.changed]
     notify, owed = handlers_to_notify(module, entries)
+    restarts = owed_units(entries)
+    debts = ["{} {}".format(unit["state"][:-2], unit["name"]) for unit in restarts]
     if changes and not module.check_mode:
         transact(module, changes, module.params["verify"])
-        owed_handlers.remember(notify)
-    actions = systemd_units.converge(module, module.params["units"])
+        owed_handlers.remember(notify + debts)
+    actions = systemd_units.converge(module, restarts + module.params["units"])
+    if not module.check_mode:
+        for debt in debts:
+            owed_handlers.settle(debt)
+        assert_effective(module, module.params["effective"])
     result: Dict[str, Any] = dict(
         changed=bool(changes or owed or actions),
         changed_files=[entry.path for entry in changes],

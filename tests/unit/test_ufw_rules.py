@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.shipshape.droplet.plugins.modules.ufw_rules import Rule, declared, parse_rules, plan
 
-ACTIVE = "Status: active\nDefault: deny (incoming), allow (outgoing), disabled (routed)\n"
+DEFAULTS = 'IPV6=yes\nDEFAULT_INPUT_POLICY="DROP"\nDEFAULT_OUTPUT_POLICY="ACCEPT"\n'
 SSH = Rule("tcp", "22", "")
 COMMENT = b"shipshape: ssh".hex()
 
@@ -32,11 +32,11 @@ def test_ufws_own_file_is_read_with_comments() -> None:
 
 
 def test_nothing_to_do_when_the_rules_are_in_force() -> None:
-    assert plan({SSH: "shipshape: ssh"}, {SSH: "shipshape: ssh"}, ACTIVE) == []
+    assert plan({SSH: "shipshape: ssh"}, {SSH: "shipshape: ssh"}, DEFAULTS, True) == []
 
 
 def test_a_bare_host_gets_policies_and_rules_before_ufw_is_turned_on() -> None:
-    commands = plan({SSH: "shipshape: ssh"}, {}, None)
+    commands = plan({SSH: "shipshape: ssh"}, {}, "", False)
     assert commands == [
         ["default", "deny", "incoming"],
         ["default", "allow", "outgoing"],
@@ -47,7 +47,7 @@ def test_a_bare_host_gets_policies_and_rules_before_ufw_is_turned_on() -> None:
 
 def test_only_rules_with_our_mark_are_deleted_and_only_after_the_additions() -> None:
     present = {Rule("tcp", "8080", ""): "shipshape: old", Rule("tcp", "25", ""): "somebody's", "limit any 22": ""}
-    commands = plan({SSH: "shipshape: ssh"}, present, ACTIVE)
+    commands = plan({SSH: "shipshape: ssh"}, present, DEFAULTS, True)
     assert commands[0][:1] == ["allow"]
     assert commands[1:] == [["delete", "allow", "proto", "tcp", "from", "any", "to", "any", "port", "8080"]]
 
