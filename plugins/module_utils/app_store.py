@@ -159,8 +159,14 @@ class Store:
         """The newest run means to build this release; one that is still at an earlier plan has been overtaken."""
         write_record(self.planned_path, {"release": name})
 
+    def take_over(self) -> None:
+        """Whatever an earlier run has planned and not built yet is not built any more: this run plans anew."""
+        planned = (read_record(self.planned_path) or {}).get("release")
+        if planned and self.release(planned) is None:
+            self.plan("")
+
     def is_overtaken(self, name: str) -> bool:
-        """Whether a later run has planned another release since: its controller died, or somebody was quicker."""
+        """Whether a later run has begun since: a controller died and its workers went on, or somebody was quicker."""
         planned = (read_record(self.planned_path) or {}).get("release")
         return planned is not None and planned != name
 

@@ -171,7 +171,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         return {"changed": True, "release": module.params["release"], "path": path, "venv": "", "diff": diff}
     with locked(app["name"], store.directory, "lock") as lock:
         if store.is_overtaken(module.params["release"]):
-            raise AppError(app["name"], "lock", "a later run has planned another release of this app; that one counts")
+            raise AppError(app["name"], "lock", "a later run has taken this app over; that one counts")
         return dict(build(module, store, Account(app["user"]), lock), diff=diff)
 
 

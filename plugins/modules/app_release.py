@@ -153,6 +153,8 @@ def prepare(app: dict[str, Any], check_mode: bool) -> list[str]:
             for release in store.leftovers():
                 release.remove()
                 changes.append(f"unfinished release {release.id}")
+            # Under the same lock: what a dead run's worker builds after this look would be found only by the next run.
+            store.take_over()
     else:
         changes += [f"unfinished release {release.id}" for release in store.leftovers()]
     return changes

@@ -99,7 +99,10 @@ class System:
         return Run(result.returncode, result.stdout)
 
     def play_and_kill(self, playbook: str, task: str) -> str:
-        """Kill the controller, all its processes at once, when the named task begins; return what it had printed."""
+        """Kill the controller when the named task begins; return what it had printed.
+
+        Its workers have sessions of their own and live on: they finish the task, with all items of its loop.
+        """
         process = subprocess.Popen(
             self.command(playbook),
             cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,

@@ -64,7 +64,7 @@ def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_
 
 
 def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: System) -> None:
-    """The controller dies with all its processes at four moments of a first run, the database on its own droplet."""
+    """The controller dies at four moments of a first run, the database on its own droplet."""
     system.start("apart", database_apart.hosts, DOMAINS)
     try:
         for moment in ("Packages | Install those", "Files | Configure ssh", "Certificates | Issue", "Deploy | "):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import os
+import pwd
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +208,12 @@ def test_the_log_that_is_shown_is_the_apps_and_not_the_echo_of_our_asking() -> N
         "    ValueError: no such column",
         '    INFO: 127.0.0.1:3 - "GET /healthy HTTP/1.1" 200',
     ]
+
+
+def test_preparing_an_app_takes_it_over_from_a_run_that_died(app: dict[str, Any], tmp_path: Path) -> None:
+    store = store_with(tmp_path, record(app), current=A)
+    store.plan(B)
+    app_release.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=True)
+    assert not store.is_overtaken(B)
+    app_release.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=False)
+    assert store.is_overtaken(B)

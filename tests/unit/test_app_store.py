@@ -123,3 +123,18 @@ def test_a_build_that_a_later_run_has_overtaken_knows_it(tmp_path: Path) -> None
     assert not store.is_overtaken("20260101T000000Z-aaaaaaa")
     store.plan("20260101T000009Z-aaaaaaa")
     assert store.is_overtaken("20260101T000000Z-aaaaaaa")
+
+
+def test_a_run_that_looks_at_an_app_takes_it_over_from_a_build_that_has_not_begun(tmp_path: Path) -> None:
+    """A dead controller's worker goes on with the next app of its loop; nobody would activate what it builds."""
+    store = store_with(tmp_path, {"id": A}, current=A)
+    store.plan(B)
+    store.take_over()
+    assert store.is_overtaken(B)
+
+
+def test_a_run_that_looks_at_an_app_lets_what_is_built_be(tmp_path: Path) -> None:
+    store = store_with(tmp_path, {"id": A}, {"id": B}, current=A)
+    store.plan(B)
+    store.take_over()
+    assert not store.is_overtaken(B)
