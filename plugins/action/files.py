@@ -17,12 +17,12 @@ MODULE = "shipshape.droplet.files"
 #: What an entry may say; the module checks the types, this only catches a key nobody reads.
 ENTRY_KEYS = {
     "path", "state", "template", "content", "source", "vars", "target", "owner", "group", "mode",
-    "validate", "secret", "once", "notify", "restart", "reload",
+    "validate", "secret", "once", "restart", "reload",
 }  # fmt: skip
 
 
 class ActionModule(ActionBase):
-    """Everything that needs the controller (templates, files, notifications); the module does the rest."""
+    """Everything that needs the controller (templates, files); the module does the rest."""
 
     _VALID_ARGS = frozenset(("files", "purge", "verify", "units", "effective"))
 
@@ -35,24 +35,19 @@ class ActionModule(ActionBase):
 
         contents: dict[str, str] = {}
         plan: list[dict[str, Any]] = []
-        notify: dict[str, list[str]] = {}
         for number, entry in enumerate(entries):
             self._check(number, entry)
             path = str(entry["path"])
             content = self._content(entry, task_vars)
             if content is not None:
                 contents[path] = content
-            notify[path] = _as_list(entry.get("notify"))
-            module_entry = {k: v for k, v in entry.items() if k not in {"template", "content", "source", "vars"}}
-            module_entry["notify"] = notify[path]
-            plan.append(module_entry)
+            plan.append({k: v for k, v in entry.items() if k not in {"template", "content", "source", "vars"}})
 
-        purge = [dict(item, notify=_as_list(item.get("notify"))) for item in self._task.args.get("purge") or []]
         result: dict[str, Any] = self._execute_module(
             module_name=MODULE,
             module_args={
                 "files": plan,
-                "purge": purge,
+                "purge": self._task.args.get("purge") or [],
                 "verify": self._task.args.get("verify"),
                 "units": self._task.args.get("units") or [],
                 "effective": self._task.args.get("effective") or [],
@@ -63,8 +58,6 @@ class ActionModule(ActionBase):
             task_vars=task_vars,
         )
         result.pop("invocation", None)
-        # The executor honours this key when the task itself has no `notify:`: only what changed is notified.
-        result["_ansible_notify"] = result.pop("notify", [])
         return result
 
     def _check(self, number: int, entry: Any) -> None:
@@ -113,9 +106,3 @@ class ActionModule(ActionBase):
         except AnsibleError as error:
             raise AnsibleActionFail(f"{entry['path']}: cannot render {os.path.basename(source)}: {error}") from error
         return "" if text is None else str(text)
-
-
-def _as_list(value: Any) -> list[str]:
-    if not value:
-        return []
-    return [str(value)] if isinstance(value, str) else [str(item) for item in value]

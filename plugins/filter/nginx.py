@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 #: Our directory beside what the distribution ships.
 HOME = "/etc/nginx/shipshape"
 TLS = "/etc/shipshape/tls"
-RELOAD = "Nginx | Reload"
+SERVICE = "nginx.service"
 
 Site = Mapping[str, Any]
 
@@ -163,7 +163,7 @@ def nginx_files(sites: Iterable[Site], headers: Mapping[str, Any] | None = None)
 
 
 def _file(path: str, template: str, site: dict[str, Any]) -> dict[str, Any]:
-    return {"path": path, "template": template, "vars": {"site": site}, "notify": [RELOAD]}
+    return {"path": path, "template": template, "vars": {"site": site}, "reload": SERVICE}
 
 
 def nginx_default_certificate(sites: Iterable[Site], version: str) -> dict[str, str] | None:

@@ -117,21 +117,27 @@ class Cluster:
     def query(self, sql: str, database: str = "postgres") -> Any:
         return json.loads(self.execute(sql, database))
 
-    def answers(self) -> bool:
+    def started_at(self) -> float:
+        """When the server that answers was started, seconds since the epoch; 0 while none answers."""
         try:
-            return self.execute("SELECT 1", "postgres").strip() == "1"
+            return float(self.execute("SELECT extract(epoch FROM pg_postmaster_start_time())"))
         except ServerError:
-            return False
+            return 0.0
 
-    def wait(self, seconds: int) -> None:
+    def wait(self, seconds: int, since: float = 0.0) -> None:
+        """Until a server answers that was started later than `since`; give up at once when its unit has failed."""
         deadline = time.monotonic() + seconds
-        while not self.answers():
+        while self.started_at() <= since:
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"cluster {self.version}/{self.name} does not answer after {seconds} s. "
                     f"The end of its log:\n{self.log_tail()}"
                 )
-            time.sleep(0.2)
+            if self.has_failed():
+                raise ServerError(
+                    f"cluster {self.version}/{self.name} does not start. The end of its log:\n{self.log_tail()}"
+                )
+            time.sleep(0.1)
 
     def log_tail(self, lines: int = 15) -> str:
         path = f"/var/log/postgresql/postgresql-{self.version}-{self.name}.log"
@@ -144,8 +150,11 @@ class Cluster:
     # -- the service --------------------------------------------------------------------------------------------------
 
     def control(self, verb: str) -> None:
+        """Ask for it; `wait` sees the outcome two seconds before the unit's own command calls a start done."""
         if os.path.isdir("/run/systemd/system"):
-            command = ["systemctl", verb, self.unit]
+            if verb == "start":
+                subprocess.run(["systemctl", "reset-failed", self.unit], stderr=subprocess.DEVNULL, check=False)
+            command = ["systemctl", "--no-block", verb, self.unit]
         else:
             command = ["pg_ctlcluster", self.version, self.name, verb]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
@@ -154,6 +163,11 @@ class Cluster:
                 f"'{' '.join(command)}' ended with {done.returncode}:\n"
                 f"{done.stdout.decode('utf-8', 'replace').strip()}\nThe end of the cluster's log:\n{self.log_tail()}"
             )
+
+    def has_failed(self) -> bool:
+        if not os.path.isdir("/run/systemd/system"):
+            return False
+        return subprocess.run(["systemctl", "is-failed", "--quiet", self.unit], check=False).returncode == 0
 
     def starts_at_boot(self) -> bool:
         if not os.path.isdir("/run/systemd/system"):
@@ -237,7 +251,8 @@ def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Opti
         actions.append("restart for {}".format(", ".join(settings["pending"])))
         if apply:
             cluster.check_configuration()
+            before = cluster.started_at()
             cluster.control("restart")
-            cluster.wait(timeout)
+            cluster.wait(timeout, since=before)
             settings = cluster.settings()
     return actions, settings

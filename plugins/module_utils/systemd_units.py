@@ -1,4 +1,4 @@
-"""Bring systemd units to their declared state: what both the units and the files module do."""
+"""Bring systemd units to their declared state."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def converge(module: AnsibleModule, units: List[Dict[str, Any]], daemon_reload: 
     for unit, now in zip(units, states):
         if now.get("LoadState") == "not-found" and unit["optional"]:
             continue
-        actions += [[verb, unit["name"]] for verb in plan(unit, now)]
+        actions += [[verb, unit["name"]] for verb in plan(unit, now) if [verb, unit["name"]] not in actions]
     if not module.check_mode:
         if daemon_reload or any(now.get("NeedDaemonReload") == "yes" for now in states):
             module.run_command(["systemctl", "daemon-reload"], check_rc=True)

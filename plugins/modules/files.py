@@ -11,9 +11,8 @@ description:
   - Renders templates on the controller (action plugin) and applies all entries in one module call, as a transaction.
   - When a O(files[].validate) command or the final O(verify) command refuses, every entry is put back as it was
     and the task fails with the command's output.
-  - Handlers are notified per file. The task itself must not have a C(notify) keyword.
-  - A notification whose handler never ran (the run was interrupted) is remembered on the host until the next boot
-    and raised again by the next run. M(shipshape.droplet.units) clears it when it runs as that handler.
+  - What a change restarts or reloads is done in the same trip. What was not (the run was cut off, the unit failed) is
+    remembered on the host until the next boot and done by the next run, whether or not it changes anything itself.
 options:
   files:
     description: What must be there, in order. A parent directory that is not listed must exist.
@@ -42,7 +41,6 @@ options:
         type: str
       secret: {description: Keep the text out of the diff., type: bool, default: false}
       once: {description: Create only; leave an existing file alone., type: bool, default: false}
-      notify: {description: Handlers to notify when this entry changes., type: list, elements: str, default: []}
       restart: {description: Unit to restart in this same trip when this entry changes., type: str}
       reload: {description: Unit to reload in this same trip when this entry changes., type: str}
   purge:
@@ -53,14 +51,14 @@ options:
     suboptions:
       directory: {description: Absolute path., type: path, required: true}
       pattern: {description: Shell pattern of the names that are ours., type: str, default: "*"}
-      notify: {description: Handlers to notify when something was removed., type: list, elements: str, default: []}
+      reload: {description: Unit to reload in this same trip when something was removed., type: str}
   verify:
     description: Command run after everything is in place, only when something changed.
     type: str
   units:
     description:
       - systemd units to bring to their state after the files are in place, in the same trip.
-      - See M(shipshape.droplet.units).
+      - All are looked up by one C(systemctl show); only what differs is acted on.
     type: list
     elements: dict
     default: []
@@ -92,10 +90,12 @@ EXAMPLES = r"""
   shipshape.droplet.files:
     files:
       - {path: /etc/nginx/shipshape.d, state: directory}
-      - {path: /etc/nginx/shipshape.d/shop.conf, template: site.conf.j2, notify: nginx | Reload}
+      - {path: /etc/nginx/shipshape.d/shop.conf, template: site.conf.j2, reload: nginx.service}
     purge:
-      - {directory: /etc/nginx/shipshape.d, pattern: "*.conf", notify: [nginx | Reload]}
+      - {directory: /etc/nginx/shipshape.d, pattern: "*.conf", reload: nginx.service}
     verify: nginx -t
+    units:
+      - {name: nginx.service, enabled: true, state: started}
 """
 
 RETURN = r"""
@@ -110,7 +110,7 @@ actions:
   elements: str
   returned: always
 interrupted:
-  description: Handlers that an earlier, interrupted run still owed.
+  description: Restarts and reloads that an earlier run still owed, such as C(reload nginx.service).
   type: list
   elements: str
   returned: always
@@ -130,7 +130,7 @@ import zlib
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import owed_handlers, systemd_units
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, systemd_units
 
 DEFAULT_MODES = {"file": "0644", "directory": "0755"}
 
@@ -343,7 +343,7 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
 
 
 #: An entry that removes, as the argument spec would have filled it in.
-ABSENT: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload"))
+ABSENT: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart"))
 ABSENT.update(state="absent", owner="root", group="root", secret=False, once=False)
 
 
@@ -359,7 +359,7 @@ def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: Lis
             path = os.path.join(item["directory"], name)
             if path in listed or not fnmatch.fnmatch(name, item["pattern"]) or name.startswith(".shipshape-"):
                 continue
-            spec = dict(ABSENT, path=path, notify=item["notify"])
+            spec = dict(ABSENT, path=path, reload=item["reload"])
             entries.append(Entry(module, spec, None))
     return entries
 
@@ -400,7 +400,6 @@ def argument_spec() -> Dict[str, Any]:
                 validate=dict(type="str"),
                 secret=dict(type="bool", default=False, no_log=False),
                 once=dict(type="bool", default=False),
-                notify=dict(type="list", elements="str", default=[]),
                 restart=dict(type="str"),
                 reload=dict(type="str"),
             ),
@@ -422,7 +421,7 @@ def argument_spec() -> Dict[str, Any]:
             options=dict(
                 directory=dict(type="path", required=True),
                 pattern=dict(type="str", default="*"),
-                notify=dict(type="list", elements="str", default=[]),
+                reload=dict(type="str"),
             ),
         ),
         verify=dict(type="str"),
@@ -431,24 +430,21 @@ def argument_spec() -> Dict[str, Any]:
     )
 
 
-def handlers_to_notify(module: AnsibleModule, entries: List[Entry]) -> Tuple[List[str], List[str]]:
-    """(what to notify now, what an interrupted run still owes)."""
-    watched = [name for entry in entries for name in entry.spec["notify"]]
-    owed = [name for name in owed_handlers.owed() if name in watched]
-    wanted = [name for entry in entries if entry.changed for name in entry.spec["notify"]] + owed
-    return list(dict.fromkeys(wanted)), list(dict.fromkeys(owed))
-
-
-def owed_units(entries: List[Entry]) -> List[Dict[str, Any]]:
-    """Units to restart or reload: of what changes now, and of what an interrupted run has changed."""
-    owed = owed_handlers.owed()
-    wanted: Dict[Tuple[str, str], bool] = {}
-    for entry in entries:
-        for verb in ("restart", "reload"):
-            unit = entry.spec.get(verb)
-            if unit and (entry.changed or f"{verb} {unit}" in owed):
-                wanted[verb, unit] = True
-    return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in wanted]
+def due_units(module: AnsibleModule, entries: List[Entry], owed: List[str]) -> List[Dict[str, Any]]:
+    """Units to restart or reload: of what changes now, and of what an earlier run has changed and not seen through."""
+    due: Dict[Tuple[str, str], bool] = {}
+    # A directory in which nothing is purged today may have been purged by a run that was cut off.
+    watched = [(item["reload"], "reload", False) for item in module.params["purge"] if item["reload"]]
+    watched += [
+        (entry.spec[verb], verb, entry.changed)
+        for entry in entries
+        for verb in ("restart", "reload")
+        if entry.spec[verb]
+    ]
+    for unit, verb, changed in watched:
+        if changed or f"{verb} {unit}" in owed:
+            due[verb, unit] = True
+    return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in due]
 
 
 def assert_effective(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> None:
@@ -473,23 +469,21 @@ def main() -> None:
     entries = [Entry(module, spec, contents.get(spec["path"])) for spec in module.params["files"]]
     entries += expand_purge(module, module.params["purge"], [entry.path for entry in entries])
     changes = [entry for entry in entries if entry.changed]
-    notify, owed = handlers_to_notify(module, entries)
-    restarts = owed_units(entries)
-    debts = ["{} {}".format(unit["state"][:-2], unit["name"]) for unit in restarts]
+    owed = owed_actions.owed()
+    due = due_units(module, entries, owed)
+    debts = ["{} {}".format(unit["state"][:-2], unit["name"]) for unit in due]
     if changes and not module.check_mode:
         transact(module, changes, module.params["verify"])
-        owed_handlers.remember(notify + debts)
-    actions = systemd_units.converge(module, restarts + module.params["units"])
+        owed_actions.remember(debts)
+    actions = systemd_units.converge(module, due + module.params["units"])
     if not module.check_mode:
-        for debt in debts:
-            owed_handlers.settle(debt)
+        owed_actions.settle(debts)
         assert_effective(module, module.params["effective"])
     result: Dict[str, Any] = dict(
-        changed=bool(changes or owed or actions),
+        changed=bool(changes or actions),
         changed_files=[entry.path for entry in changes],
         actions=actions,
-        interrupted=owed,
-        notify=notify,
+        interrupted=[debt for debt in debts if debt in owed],
     )
     if module._diff:
         result["diff"] = [entry.diff() for entry in changes] + ([systemd_units.diff(actions)] if actions else [])

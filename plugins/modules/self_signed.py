@@ -32,6 +32,11 @@ options:
     description: One that ends within so many days is renewed.
     type: int
     default: 60
+  reload:
+    description:
+      - Unit that shows them. It is noted that it is owed a reload, which the next task of M(shipshape.droplet.files)
+        does that names this unit.
+    type: str
 author: Shipshape (@shipshape)
 """
 
@@ -68,6 +73,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions
 
 CONFIGURATION = """\
 [req]
@@ -181,6 +187,7 @@ def main() -> None:
             ),
             days=dict(type="int", default=825),
             renew_days=dict(type="int", default=60),
+            reload=dict(type="str"),
         ),
         supports_check_mode=True,
     )
@@ -211,6 +218,8 @@ def main() -> None:
                     module.fail_json(msg="The certificate {} could not be made: {}".format(spec["certificate"], error))
                 found = tls.read(module, spec["certificate"])
         result.append(describe(spec, found))
+    if made and module.params["reload"] and not module.check_mode:
+        owed_actions.remember(["reload {}".format(module.params["reload"])])
     module.exit_json(changed=bool(made), made=made, certificates=result, diff=diff)
 
 
