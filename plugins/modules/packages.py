@@ -201,7 +201,8 @@ def apt(module: AnsibleModule, words: List[str], lock_timeout: int) -> None:
         )
         if code == 0:
             return
-        text = err.strip() or out.strip()
+        # apt says what is wrong on one stream and that something is wrong on the other.
+        text = "\n".join(part.strip() for part in (out, err) if part.strip())
         if any(word in err for word in BUSY) and time.monotonic() < deadline:
             time.sleep(3)
             continue
