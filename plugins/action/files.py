@@ -28,37 +28,39 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        task_vars = task_vars or {}
+        plan, contents = self._rendered(task_vars or {})
+        result: dict[str, Any] = self._execute_module(
+            module_name=MODULE, module_args=self._module_args(plan, contents), task_vars=task_vars
+        )
+        result.pop("invocation", None)
+        return result
+
+    def _rendered(self, task_vars: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """(the entries as the module takes them, the text of each file by its path)."""
         entries = self._task.args.get("files") or []
         if not isinstance(entries, list):
             raise AnsibleActionFail(f"'files' is a list of entries; found a {type(entries).__name__}")
-
         contents: dict[str, str] = {}
         plan: list[dict[str, Any]] = []
         for number, entry in enumerate(entries):
             self._check(number, entry)
-            path = str(entry["path"])
             content = self._content(entry, task_vars)
             if content is not None:
-                contents[path] = content
+                contents[str(entry["path"])] = content
             plan.append({k: v for k, v in entry.items() if k not in {"template", "content", "source", "vars"}})
+        return plan, contents
 
-        result: dict[str, Any] = self._execute_module(
-            module_name=MODULE,
-            module_args={
-                "files": plan,
-                "purge": self._task.args.get("purge") or [],
-                "verify": self._task.args.get("verify"),
-                "units": self._task.args.get("units") or [],
-                "effective": self._task.args.get("effective") or [],
-                # One opaque, never logged argument: the contents stay out of the system log and of -vvv,
-                # while the diff of what is not secret can still be shown.
-                "contents": base64.b64encode(zlib.compress(json.dumps(contents).encode())).decode(),
-            },
-            task_vars=task_vars,
-        )
-        result.pop("invocation", None)
-        return result
+    def _module_args(self, plan: list[dict[str, Any]], contents: dict[str, str]) -> dict[str, Any]:
+        return {
+            "files": plan,
+            "purge": self._task.args.get("purge") or [],
+            "verify": self._task.args.get("verify"),
+            "units": self._task.args.get("units") or [],
+            "effective": self._task.args.get("effective") or [],
+            # One opaque, never logged argument: the contents stay out of the system log and of -vvv,
+            # while the diff of what is not secret can still be shown.
+            "contents": base64.b64encode(zlib.compress(json.dumps(contents).encode())).decode(),
+        }
 
     def _check(self, number: int, entry: Any) -> None:
         if not isinstance(entry, dict) or not entry.get("path"):

@@ -15,8 +15,6 @@ options:
   users: {description: Users to try, the wanted one first., type: list, elements: str, required: true}
   ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
   timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}
-  fresh: {description: Use a new connection, not a multiplexed one., type: bool, default: false}
-  become: {description: Also ask whether that user can become root without a password., type: bool, default: false}
 author: Shipshape (@shipshape)
 """
 
@@ -30,5 +28,9 @@ EXAMPLES = r"""
 RETURN = r"""
 user: {description: The user that works., type: str, returned: success}
 port: {description: The port that works., type: int, returned: success}
+environment:
+  description: The environment the host belongs to, as C(/etc/shipshape/environment) says; empty when it says none.
+  type: str
+  returned: success
 tried: {description: What was tried before and why it failed., type: list, elements: str, returned: success}
 """

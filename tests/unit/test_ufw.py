@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.modules.ufw_rules import Rule, declared, parse_rules, plan
+from ansible_collections.shipshape.droplet.plugins.module_utils.ufw import Rule, declared, parse_rules, plan
 
 DEFAULTS = 'IPV6=yes\nDEFAULT_INPUT_POLICY="DROP"\nDEFAULT_OUTPUT_POLICY="ACCEPT"\n'
 SSH = Rule("tcp", "22", "")

@@ -1,55 +1,6 @@
-#!/usr/bin/python
-# MIT License
+"""ufw: from declared ports to the commands that are needed. Only rules with our mark are ever deleted."""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
-module: ufw_rules
-short_description: Make ufw let in what is declared, in one trip
-version_added: 0.1.0
-description:
-  - Owns only rules whose comment starts with C(shipshape:). It adds those that are missing, then deletes its own that
-    are no longer declared, then turns ufw on. Rules of others are left alone and named in RV(foreign).
-  - Never resets or flushes anything, so the chains of Docker and fail2ban survive.
-  - In check mode on a host without ufw it says what would be added.
-options:
-  rules:
-    description: What to let in.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name: {description: Whom the port belongs to. Becomes the rule's comment., type: str, required: true}
-      port: {description: Port number., type: int, required: true}
-      protocol: {description: Transport., type: str, choices: [tcp, udp], default: tcp}
-      sources:
-        description: Addresses or networks that may connect. Empty means everybody.
-        type: list
-        elements: str
-        default: []
-author: Shipshape (@shipshape)
-"""
-
-EXAMPLES = r"""
-- name: Firewall | Let in what is declared
-  shipshape.droplet.ufw_rules:
-    rules:
-      - {name: ssh, port: 22}
-      - {name: postgresql, port: 5432, sources: [10.0.0.4]}
-"""
-
-RETURN = r"""
-actions:
-  description: The ufw commands that were (or in check mode would be) given.
-  type: list
-  elements: str
-  returned: always
-foreign:
-  description: Rules in force that somebody else wrote.
-  type: list
-  elements: str
-  returned: always
-"""
 
 import binascii
 import ipaddress
@@ -148,46 +99,35 @@ def is_active(module: AnsibleModule) -> bool:
     return bool(iptables) and module.run_command([str(iptables), "-S", "ufw-user-input"])[0] == 0
 
 
-def main() -> None:
-    rule_options = dict(
+def options() -> Dict[str, Any]:
+    """The argument that declares the ports to let in."""
+    rule = dict(
         name=dict(type="str", required=True),
         port=dict(type="int", required=True),
         protocol=dict(type="str", choices=["tcp", "udp"], default="tcp"),
         sources=dict(type="list", elements="str", default=[]),
     )
-    module = AnsibleModule(
-        argument_spec=dict(rules=dict(type="list", elements="dict", required=True, options=rule_options)),
-        supports_check_mode=True,
-    )
-    ufw = module.get_bin_path("ufw")
-    if not ufw and not module.check_mode:
-        module.fail_json(msg="ufw is not installed on this host; install the package 'ufw' first.")
-    try:
-        wanted = declared(module.params["rules"])
-    except ValueError as error:
-        module.fail_json(msg=f"A source of a firewall rule is no address or network: {error}")
-        return
-    present: Dict[Any, str] = {}
+    return dict(type="list", elements="dict", default=[], options=rule)
+
+
+def present_rules() -> Dict[Any, str]:
+    """Rules that ufw has, ours and others', with their comments."""
+    found: Dict[Any, str] = {}
     for path in RULE_FILES:
-        present.update(parse_rules(read(path)))
-
-    commands = plan(wanted, present, read(DEFAULTS), is_active(module))
-    if not module.check_mode:
-        for command in commands:
-            code, out, err = module.run_command([str(ufw)] + command)
-            if code != 0:
-                module.fail_json(msg="'ufw {}' failed: {}".format(" ".join(command), (err or out).strip()))
-    foreign = [
-        key if isinstance(key, str) else " ".join(key.words())
-        for key, comment in present.items()
-        if not comment.startswith(MARK)
-    ]
-    lines = [" ".join(command) for command in commands]
-    result: Dict[str, Any] = dict(changed=bool(commands), actions=lines, foreign=sorted(foreign))
-    if module._diff and lines:
-        result["diff"] = {"before": "", "after": "".join(line + "\n" for line in lines), "after_header": "ufw"}
-    module.exit_json(**result)
+        found.update(parse_rules(read(path)))
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def commands(module: AnsibleModule, wanted: Dict[Rule, str]) -> List[List[str]]:
+    """What has to be said to ufw on this host."""
+    return plan(wanted, present_rules(), read(DEFAULTS), is_active(module))
+
+
+def apply(module: AnsibleModule, commands: List[List[str]]) -> None:
+    ufw = module.get_bin_path("ufw")
+    if not ufw:
+        module.fail_json(msg="ufw is not installed on this host; install the package 'ufw' first.")
+    for command in commands:
+        code, out, err = module.run_command([str(ufw)] + command)
+        if code != 0:
+            module.fail_json(msg="'ufw {}' failed: {}".format(" ".join(command), (err or out).strip()))

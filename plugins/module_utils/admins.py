@@ -1,0 +1,79 @@
+"""Accounts of the people who administer a droplet: what has to be done for one, and how that is undone."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from typing import List, NamedTuple, Optional, Tuple
+
+Command = List[str]
+
+GROUP = "sudo"
+SHELL = "/bin/bash"
+#: Shells that end a session at once.
+CLOSED = ("nologin", "false")
+
+
+class Account(NamedTuple):
+    """What a host knows of a user."""
+
+    home: str
+    shell: str
+    groups: Tuple[str, ...]
+    #: The account is closed from a day on, as field 8 of shadow says.
+    expires: bool
+
+
+def look_up(name: str) -> Optional[Account]:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    groups = tuple(group.gr_name for group in grp.getgrall() if name in group.gr_mem)
+    with open("/etc/shadow", encoding="utf-8") as stream:
+        fields = next((line.rstrip("\n").split(":") for line in stream if line.startswith(name + ":")), [""] * 9)
+    return Account(entry.pw_dir, entry.pw_shell, groups, bool(fields[7]))
+
+
+def home_of(name: str) -> str:
+    """Where an admin's home is or will be."""
+    account = look_up(name)
+    if account:
+        return account.home
+    return "/root" if name == "root" else f"/home/{name}"
+
+
+def to_admit(name: str, account: Optional[Account]) -> Tuple[List[Command], List[Command]]:
+    """(what makes an admin of this user, what undoes it)."""
+    if account is None:
+        # No password at all: '*' cannot be typed, and unlike '!' does not lock the account for keys.
+        made = ["useradd", "--create-home", "--shell", SHELL, "--groups", GROUP, "--password", "*", name]
+        # Undone by its keys and its sudo rule, which go; the account stays, since somebody may have put files there.
+        return [made], []
+    do: List[Command] = []
+    undo: List[Command] = []
+    if name != "root" and GROUP not in account.groups:
+        do.append(["usermod", "--append", "--groups", GROUP, name])
+        undo.append(["gpasswd", "--delete", name, GROUP])
+    if account.shell.rsplit("/", 1)[-1] in CLOSED:
+        do.append(["usermod", "--shell", SHELL, name])
+        undo.append(["usermod", "--shell", account.shell, name])
+    if account.expires:
+        do.append(["usermod", "--expiredate", "", name])
+        undo.append(["usermod", "--expiredate", "1", name])
+    return do, undo
+
+
+def to_dismiss(name: str, account: Optional[Account]) -> Tuple[List[Command], List[Command]]:
+    """(what takes all rights from a former admin, what undoes it). The home stays: it may hold what others need."""
+    if account is None or name == "root":
+        return [], []
+    do: List[Command] = [["usermod", "--lock", "--expiredate", "1", "--shell", "/usr/sbin/nologin", name]]
+    undo: List[Command] = [
+        ["usermod", "--unlock", name],
+        ["usermod", "--expiredate", "", "--shell", account.shell, name],
+    ]
+    if GROUP in account.groups:
+        do.append(["gpasswd", "--delete", name, GROUP])
+        undo.append(["gpasswd", "--add", name, GROUP])
+    return do, undo

@@ -1,0 +1,377 @@
+"""A set of files, directories and links brought to its declared state as a transaction, with the units it concerns."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import grp
+import json
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import tempfile
+import zlib
+from typing import Any, Dict, List, Optional, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, systemd_units
+
+DEFAULT_MODES = {"file": "0644", "directory": "0755"}
+
+
+class Refused(Exception):
+    """A validation refused the new text, or the system refused to write it."""
+
+
+class Found:
+    """What is at a path before we touch it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.kind = "absent"
+        self.text = ""
+        self.data: Optional[bytes] = None
+        self.target: Optional[str] = None
+        self.mode: Optional[int] = None
+        self.uid: Optional[int] = None
+        self.gid: Optional[int] = None
+        try:
+            info = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self.mode, self.uid, self.gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        if stat.S_ISLNK(info.st_mode):
+            self.kind, self.target = "link", os.readlink(path)
+        elif stat.S_ISDIR(info.st_mode):
+            self.kind = "directory"
+        else:
+            self.kind = "file"
+            with open(path, "rb") as handle:
+                self.data = handle.read()
+            self.text = self.data.decode("utf-8", "replace")
+
+    def restore(self) -> None:
+        """Put back what was found. A removed directory tree is the exception: it is only removed at the very end."""
+        if self.kind == "absent":
+            remove(self.path)
+        elif self.kind == "directory":
+            if not os.path.isdir(self.path):
+                remove(self.path)
+                os.mkdir(self.path)
+        elif self.kind == "link":
+            put_link(self.path, str(self.target))
+        else:
+            put_file(self.path, self.data or b"", self.mode or 0o600, self.uid or 0, self.gid or 0)
+        if self.kind == "directory" and self.mode is not None:
+            os.chmod(self.path, self.mode)
+            os.chown(self.path, self.uid or 0, self.gid or 0)
+
+
+def remove(path: str) -> None:
+    if os.path.islink(path) or os.path.isfile(path):
+        os.unlink(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def put_link(path: str, target: str) -> None:
+    """Replace whatever is there by a link, atomically when it is a link or file."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove(path)
+    temporary = f"{path}.shipshape-{os.getpid()}"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+
+
+def write_temporary(path: str, data: bytes, mode: int, uid: int, gid: int) -> str:
+    handle, temporary = tempfile.mkstemp(prefix=".shipshape-", dir=os.path.dirname(path))
+    with os.fdopen(handle, "wb") as stream:
+        os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+        stream.write(data)
+        stream.flush()
+        os.fsync(handle)
+    return temporary
+
+
+def put_file(path: str, data: bytes, mode: int, uid: int, gid: int) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove(path)
+    os.replace(write_temporary(path, data, mode, uid, gid), path)
+
+
+class Entry:
+    """One declared path with what is there now and whether they differ."""
+
+    def __init__(self, module: AnsibleModule, spec: Dict[str, Any], content: Optional[str]) -> None:
+        self.module = module
+        self.path: str = spec["path"]
+        self.state: str = spec["state"]
+        self.spec = spec
+        self.data = None if content is None else content.encode("utf-8")
+        self.mode = int(spec["mode"] or DEFAULT_MODES.get(self.state, "0644"), 8)
+        self.found = Found(self.path)
+        self.uid = self._id(spec["owner"], pwd.getpwnam, "pw_uid", "owner")
+        self.gid = self._id(spec["group"], grp.getgrnam, "gr_gid", "group")
+
+    def _id(self, name: str, lookup: Any, field: str, what: str) -> Optional[int]:
+        if self.state in ("absent", "link"):
+            return 0
+        try:
+            return int(getattr(lookup(name), field))
+        except KeyError:
+            if self.module.check_mode:
+                return None  # the task that makes this user would have run before
+            self.module.fail_json(msg=f"{self.path}: the {what} '{name}' does not exist on this host")
+        return None
+
+    @property
+    def attributes_differ(self) -> bool:
+        found = self.found
+        return (found.mode, found.uid, found.gid) != (self.mode, self.uid, self.gid)
+
+    @property
+    def changed(self) -> bool:
+        found = self.found
+        if self.state == "absent":
+            return found.kind != "absent"
+        if self.state == "link":
+            return found.kind != "link" or found.target != self.spec["target"]
+        if self.spec["once"] and found.kind == self.state:
+            return False
+        if found.kind != self.state:
+            return True
+        if self.state == "file" and found.data != self.data:
+            return True
+        return self.attributes_differ
+
+    def diff(self) -> Dict[str, Any]:
+        before, after = describe(self.found), self._describe_after()
+        if self.state == "file" and self.found.kind in ("file", "absent") and before == after:
+            # Only the attributes stay the same: the text is what changed.
+            before, after = self.found.text, (self.data or b"").decode("utf-8")
+        elif self.state == "file" and self.found.data != self.data:
+            before = before + self.found.text
+            after = after + (self.data or b"").decode("utf-8")
+        if self.spec["secret"] and self.found.data != self.data:
+            before = "(%s)\n" % ("nothing" if self.found.kind == "absent" else "a secret text")
+            after = "(another secret text)\n" if self.found.kind == "file" else "(a secret text)\n"
+        return {"before_header": self.path, "after_header": self.path, "before": before, "after": after}
+
+    def _describe_after(self) -> str:
+        if self.state == "absent":
+            return "absent\n"
+        if self.state == "link":
+            return "link -> {}\n".format(self.spec["target"])
+        return "{} {}:{} {:04o}\n".format(self.state, self.spec["owner"], self.spec["group"], self.mode)
+
+    def apply(self) -> None:
+        if self.state == "absent":
+            remove(self.path)
+        elif self.state == "link":
+            put_link(self.path, self.spec["target"])
+        elif self.state == "directory":
+            if self.found.kind not in ("directory", "absent"):
+                raise Refused(f"{self.path} is a {self.found.kind}, not a directory; move it away first")
+            if self.found.kind == "absent":
+                os.mkdir(self.path, self.mode)
+            os.chown(self.path, self.uid or 0, self.gid or 0)
+            os.chmod(self.path, self.mode)
+        else:
+            self._apply_file()
+
+    def _apply_file(self) -> None:
+        temporary = write_temporary(self.path, self.data or b"", self.mode, self.uid or 0, self.gid or 0)
+        try:
+            if self.spec["validate"]:
+                run(self.module, self.spec["validate"].replace("%s", shlex.quote(temporary)), self.path)
+            if os.path.isdir(self.path) and not os.path.islink(self.path):
+                raise Refused(f"{self.path} is a directory, not a file; move it away first")
+            os.replace(temporary, self.path)
+        finally:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+
+
+def describe(found: Found) -> str:
+    if found.kind == "absent":
+        return "absent\n"
+    if found.kind == "link":
+        return f"link -> {found.target}\n"
+    return f"{found.kind} {user_name(found.uid)}:{group_name(found.gid)} {found.mode or 0:04o}\n"
+
+
+def user_name(uid: Optional[int]) -> str:
+    try:
+        return pwd.getpwuid(uid or 0).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: Optional[int]) -> str:
+    try:
+        return grp.getgrgid(gid or 0).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def run(module: AnsibleModule, command: str, what: str) -> None:
+    code, out, err = module.run_command(shlex.split(command))
+    if code != 0:
+        text = "\n".join(part.strip() for part in (out, err) if part.strip())
+        raise Refused(f"{what} was refused by '{command}' (exit {code}); everything was put back as it was:\n{text}")
+
+
+#: An entry that a module adds by itself, as the argument spec would have filled it in.
+PLAIN: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload"))
+PLAIN.update(state="file", owner="root", group="root", secret=False, once=False)
+
+
+def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
+    """Entries that remove what lies in our directories and is not listed any more."""
+    entries = []
+    for item in purge:
+        try:
+            names = sorted(os.listdir(item["directory"]))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            path = os.path.join(item["directory"], name)
+            if path in listed or not fnmatch.fnmatch(name, item["pattern"]) or name.startswith(".shipshape-"):
+                continue
+            spec = dict(PLAIN, state="absent", path=path, reload=item["reload"])
+            entries.append(Entry(module, spec, None))
+    return entries
+
+
+def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str]) -> None:
+    """Apply all, or put everything back and say what refused."""
+    done: List[Entry] = []
+    # A tree cannot be put back from memory, so trees go only after the last check has passed.
+    trees = [entry for entry in entries if entry.state == "absent" and entry.found.kind == "directory"]
+    try:
+        for entry in entries:
+            if entry not in trees:
+                done.append(entry)
+                entry.apply()
+        if verify:
+            run(module, verify, "The new configuration")
+    except (Refused, OSError) as error:
+        for entry in reversed(done):
+            entry.found.restore()
+        module.fail_json(msg=str(error), changed_files=[])
+    for entry in trees:
+        entry.apply()
+
+
+def argument_spec() -> Dict[str, Any]:
+    """What a module takes that applies a set of files."""
+    return dict(
+        files=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                path=dict(type="path", required=True),
+                state=dict(type="str", choices=["file", "directory", "link", "absent"], default="file"),
+                target=dict(type="str"),
+                owner=dict(type="str", default="root"),
+                group=dict(type="str", default="root"),
+                mode=dict(type="str"),
+                validate=dict(type="str"),
+                secret=dict(type="bool", default=False, no_log=False),
+                once=dict(type="bool", default=False),
+                restart=dict(type="str"),
+                reload=dict(type="str"),
+            ),
+        ),
+        effective=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                command=dict(type="str", required=True),
+                lines=dict(type="list", elements="str", required=True),
+                hint=dict(type="str", default=""),
+            ),
+        ),
+        purge=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                directory=dict(type="path", required=True),
+                pattern=dict(type="str", default="*"),
+                reload=dict(type="str"),
+            ),
+        ),
+        verify=dict(type="str"),
+        units=dict(default=[], **systemd_units.OPTIONS),
+        contents=dict(type="str", default="", no_log=True),
+    )
+
+
+def due_units(module: AnsibleModule, entries: List[Entry], owed: List[str]) -> List[Dict[str, Any]]:
+    """Units to restart or reload: of what changes now, and of what an earlier run has changed and not seen through."""
+    due: Dict[Tuple[str, str], bool] = {}
+    # A directory in which nothing is purged today may have been purged by a run that was cut off.
+    watched = [(item["reload"], "reload", False) for item in module.params["purge"] if item["reload"]]
+    watched += [
+        (entry.spec[verb], verb, entry.changed)
+        for entry in entries
+        for verb in ("restart", "reload")
+        if entry.spec[verb]
+    ]
+    for unit, verb, changed in watched:
+        if changed or f"{verb} {unit}" in owed:
+            due[verb, unit] = True
+    return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in due]
+
+
+def assert_effective(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> None:
+    """Fail when a command does not say that what was declared is in force."""
+    for expectation in expectations:
+        code, out, err = module.run_command(shlex.split(expectation["command"]))
+        missing = [line for line in expectation["lines"] if line not in out.splitlines()]
+        if code != 0 or missing:
+            found = err.strip() if code != 0 else "missing: " + ", ".join(missing)
+            module.fail_json(
+                msg="What '{}' says is not what was declared: {}. {}".format(
+                    expectation["command"], found, expectation["hint"]
+                ).strip()
+            )
+
+
+def unpack(contents: str) -> Dict[str, str]:
+    """The texts of the files by path, as the action plugin packs them into one argument."""
+    return dict(json.loads(zlib.decompress(base64.b64decode(contents)).decode())) if contents else {}
+
+
+def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
+    """Apply what differs, restart what it concerns, bring the units to their state; what a module returns of it."""
+    changes = [entry for entry in entries if entry.changed]
+    owed = owed_actions.owed()
+    due = due_units(module, entries, owed)
+    debts = ["{} {}".format(unit["state"][:-2], unit["name"]) for unit in due]
+    if changes and not module.check_mode:
+        transact(module, changes, module.params["verify"])
+        owed_actions.remember(debts)
+    actions = systemd_units.converge(module, due + module.params["units"])
+    if not module.check_mode:
+        owed_actions.settle(debts)
+        assert_effective(module, module.params["effective"])
+    result: Dict[str, Any] = dict(
+        changed=bool(changes or actions),
+        changed_files=[entry.path for entry in changes],
+        actions=actions,
+        interrupted=[debt for debt in debts if debt in owed],
+    )
+    if module._diff:
+        result["diff"] = [entry.diff() for entry in changes] + ([systemd_units.diff(actions)] if actions else [])
+    return result
