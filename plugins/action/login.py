@@ -40,7 +40,6 @@ class ActionModule(ActionBase):
         deadline = time.monotonic() + float(arguments.get("timeout", 90))
         while True:
             tried: list[str] = []
-            waiting = False
             for port in dict.fromkeys(ports):
                 for user in users:
                     problem, said = attempt(connection, user, port, LOOK)
@@ -48,8 +47,9 @@ class ActionModule(ActionBase):
                         found = {"user": user, "port": port, "environment": said.strip()}
                         return {"changed": False, **found, "tried": tried}
                     tried.append(f"{user}, port {port}: {problem}")
-                    waiting = waiting or not any(word in problem for word in REFUSED + FATAL)
-            if not waiting or time.monotonic() > deadline:
+            # A host that has answered on one port is up, and to ask it again and again is what gets an address banned.
+            answered = any(word in problem for problem in tried for word in REFUSED + FATAL)
+            if answered or time.monotonic() > deadline:
                 raise AnsibleActionFail(self._explain(task_vars or {}, tried))
             self._display.display(
                 f"{task_vars['inventory_hostname'] if task_vars else 'host'}: not there yet ({tried[0]})"

@@ -71,8 +71,14 @@ def is_armed() -> bool:
 
 
 def reverted_at() -> str:
-    """When an earlier change was taken back and none has been confirmed since."""
+    """When an earlier change was taken back and nobody has been told so since."""
     return read("reverted").strip()
+
+
+def forget_reverted() -> None:
+    """It has been said once."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path("reverted"))
 
 
 def revert(module: AnsibleModule) -> None:

@@ -301,6 +301,8 @@ def main() -> None:
         raise
     for warning in warnings:
         module.warn(warning)
+    if warnings and not module.check_mode:
+        way_in.forget_reverted()
     module.exit_json(**result)
 
 

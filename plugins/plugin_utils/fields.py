@@ -104,6 +104,7 @@ def environment(name: str) -> Kind:
 
 GIT = "the repository's address, such as https://host/path.git"
 ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
+ENVIRONMENT = "the environment's name in lower-case letters, digits and hyphens, such as production"
 DOMAINS = "a list of domains, such as [api.example.com]"
 PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
@@ -241,6 +242,12 @@ GLOBALS = {
     "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
     "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
     "admins": Key(Items(ADMIN, ADMINS, least=1), required=True),
+    "environment_name": Key(
+        Text(
+            ENVIRONMENT,
+            (matches("[a-z][a-z0-9-]*", ENVIRONMENT),),
+        )
+    ),
     "private_address": Key(Text("the address at which the other hosts reach this one")),
     "docker": Key(Flag("true (Docker on the hosts that run apps, as without this key) or false")),
     "backup": Key(BACKUP),
@@ -250,6 +257,7 @@ GLOBALS = {
 # What the wiring fills from the globals, and would therefore not be read under the role's own name.
 WIRED = {
     "hardening_admins": "admins",
+    "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "nginx_acme_webroot": "",
     "certbot_email": "acme_email",
@@ -266,4 +274,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "version", "to"})
+OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "version", "to"})
