@@ -82,9 +82,8 @@ def html(judgement: Judgement, subject: str, facts: Iterable[tuple[str, str]]) -
         body.append(_table(("auditor", "id", "reason"), rows))
     body += [part for verdict in judgement.verdicts for part in _section(verdict)]
     head = f'<meta charset="utf-8"><title>Audit of {escape(subject)}</title><style>{STYLE}</style>'
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body>\n</html>\n"
-    )
+    lines = ["<!doctype html>", '<html lang="en">', f"<head>{head}</head>", "<body>", *body, "</body>", "</html>", ""]
+    return "\n".join(lines)
 
 
 def _section(verdict: Verdict) -> list[str]:
