@@ -135,6 +135,14 @@ def test_a_server_of_good_algorithms_satisfies_ssh_audit() -> None:
     assert ssh_audit.parse(given).within
 
 
+def test_a_warning_alone_is_too_much_for_ssh_audit() -> None:
+    given = json.loads(saved("ssh-audit.json"))
+    for kind in ssh_audit.KINDS:
+        given[kind] = [row for row in given[kind] if "fail" not in row["notes"]]
+    result = ssh_audit.parse(given)
+    assert (result.figure, result.within) == ("0 failures, 1 warnings", False)
+
+
 def test_no_waiver_lowers_what_ssh_audit_is_wanted_to_say() -> None:
     result = ssh_audit.parse(json.loads(saved("ssh-audit.json")))
     excuses = [Waiver(ssh_audit.NAME, finding.id, "an old client") for finding in result.failures]
@@ -193,7 +201,7 @@ def test_wrong_owner_and_mode_are_seen_and_named(docker: dict[str, Any]) -> None
 
 def test_audit_rules_are_read_in_all_their_spellings() -> None:
     rules = """
-    ## -w /etc/docker -k no
+    ## -w /etc/default/docker -k docker
     -w /etc/docker -p wa -k docker
     -a always,exit -F path=/usr/bin/runc -F perm=x -k docker
     -a always,exit -F dir=/var/lib/docker/ -F perm=wa
@@ -239,6 +247,12 @@ def test_only_what_answered_is_open() -> None:
     assert probe.parse(saved("nmap-tcp.xml").encode()) == {("tcp", 22), ("tcp", 47111)}
     assert probe.parse(saved("nmap-udp.xml").encode()) == {("udp", 161)}
     assert probe.scanned(saved("nmap-tcp.xml").encode()) == probe.ALL_TCP
+
+
+@pytest.mark.parametrize("state", ["open|filtered", "filtered", "closed"])
+def test_silence_and_refusal_are_not_open(state: str) -> None:
+    text = saved("nmap-udp.xml").replace('state="open" reason="udp-response"', f'state="{state}" reason="no-response"')
+    assert probe.parse(text.encode()) == set()
 
 
 def test_an_undeclared_port_fails_and_a_silent_one_is_told() -> None:
