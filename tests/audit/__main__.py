@@ -17,7 +17,7 @@ from tests.audit import declared, docker_bench, lynis, openscap, probe, report, 
 from tests.audit.model import AuditError, Judgement, Result, judge
 from tests.audit.target import Target
 from tests.lab import droplet, inventory, services, settings
-from tests.lab.engine import LabError, say, stage
+from tests.lab.engine import LabError, exclusive, say, stage
 from tests.lab.image import RELEASES, release_of
 
 FOLDER = settings.STATE / "audit"
@@ -33,7 +33,9 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="start from the droplet of the last audit, and leave it")
     given = parser.parse_args()
     try:
-        judgement = audit(release_of(given.image), given.name, given.address, keep=given.keep)
+        # The outputs of two audits would mix.
+        with exclusive("audit"):
+            judgement = audit(release_of(given.image), given.name, given.address, keep=given.keep)
     except (AuditError, LabError) as error:
         print(f"audit | {error}", file=sys.stderr)
         return 1
@@ -41,24 +43,29 @@ def main() -> int:
 
 
 def audit(image: str, name: str, address: str, *, keep: bool) -> Judgement:
-    # Before a droplet is started for nothing.
     excused = waivers.read(waivers.FILE, AUDITORS, RELEASES)
-    raw = FOLDER / "raw"
+    raw, guide = FOLDER / "raw", FOLDER / "guide"
     raw.mkdir(parents=True, exist_ok=True)
+    told = facts(raw)
+    # What is missing is said before a droplet is started for nothing.
+    with stage("auditors"):
+        ssh_audit.program()
+        probe.install()
+        openscap.guide(guide)
     for old in raw.iterdir():
         old.unlink()
     if not keep:
         droplet.remove(name)
     try:
         ports = to_production(image, name, address)
-        results = ask_all(Target(address, inventory.ADMIN), raw, ports)
+        results = ask_all(Target(address, inventory.ADMIN), raw, guide, ports)
     finally:
         if not keep:
             droplet.remove(name)
     judgement = judge(results, excused, image)
     subject = f"{image}, after site.yml and a reboot"
     page = FOLDER / "report.html"
-    page.write_text(report.html(judgement, subject, facts(raw)), encoding="utf-8")
+    page.write_text(report.html(judgement, subject, told), encoding="utf-8")
     print(f"\n{report.terminal(judgement, subject)}\nreport: {os.path.relpath(page)}", flush=True)
     return judgement
 
@@ -88,10 +95,10 @@ def to_production(image: str, name: str, address: str) -> set[probe.Port]:
     return declared.ports(planned, HOST, ssh_port=Target.port)
 
 
-def ask_all(target: Target, raw: Path, ports: set[probe.Port]) -> list[Result]:
+def ask_all(target: Target, raw: Path, guide: Path, ports: set[probe.Port]) -> list[Result]:
     """The scans from outside come last: what they provoke, a ban for example, must not hinder the others."""
     auditors: dict[str, Callable[[], Result]] = {
-        openscap.NAME: lambda: openscap.run(target, raw, FOLDER / "guide"),
+        openscap.NAME: lambda: openscap.run(target, raw, guide),
         lynis.NAME: lambda: lynis.run(target, raw),
         docker_bench.NAME: lambda: docker_bench.run(target, raw),
         ssh_audit.NAME: lambda: ssh_audit.run(target, raw),

@@ -37,7 +37,7 @@ def run(target: Target, raw: Path) -> Result:
 
 def parse(facts: Facts) -> Result:
     checks = [*host(facts), *daemon(facts), *files(facts), *containers(facts)]
-    warnings = [Finding(number, title, f"CIS Docker {number}", wrong) for number, title, wrong in checks if wrong]
+    warnings = [Finding(number, title, "CIS Docker", wrong) for number, title, wrong in checks if wrong]
     passed = sum(wrong == "" for _, _, wrong in checks)
     skipped = len(checks) - passed - len(warnings)
     return Result(

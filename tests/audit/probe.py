@@ -21,8 +21,11 @@ SCANS = {
 ALL_TCP = 65535
 
 
-def run(target: Target, raw: Path, declared: Collection[Port]) -> Result:
+def install() -> None:
     ensure_program("nmap", packages=("nmap",))
+
+
+def run(target: Target, raw: Path, declared: Collection[Port]) -> Result:
     open_ports: set[Port] = set()
     for protocol, options in SCANS.items():
         command = privileged(["nmap", "-n", "-Pn", *options, "-oX", "-", target.address])

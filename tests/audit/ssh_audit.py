@@ -17,12 +17,16 @@ NAME = "ssh-audit"
 KINDS = {"kex": "key exchange", "key": "host key", "enc": "cipher", "mac": "message authentication"}
 
 
-def run(target: Target, raw: Path) -> Result:
-    program = shutil.which("ssh-audit", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if not program:
+def program() -> str:
+    found = shutil.which("ssh-audit", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found:
         raise AuditError("ssh-audit is missing: run `make setup`")
+    return found
+
+
+def run(target: Target, raw: Path) -> Result:
     # Dozens of connections at once say nothing about algorithms, and newer servers shut the door on who makes them.
-    command = [program, "--json", "--skip-rate-test", "--port", str(target.port), target.address]
+    command = [program(), "--json", "--skip-rate-test", "--port", str(target.port), target.address]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
     # It ends with 2 for warnings and 3 for failures; 1 is a failed connection.
     if result.returncode not in (0, 2, 3):
