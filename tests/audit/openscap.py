@@ -22,6 +22,8 @@ GUIDE_PACKAGE, GUIDE_VERSION, GUIDE_SUITE = "ssg-debderived", "0.1.76-1", "trixi
 STREAM = "usr/share/xml/scap/ssg/content/ssg-ubuntu2204-ds.xml"
 PROFILE = "xccdf_org.ssgproject.content_profile_cis_level1_server"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# Debian 11 and Ubuntu 22.04 have the program in the library's package.
+SCANNERS = ("openscap-scanner", "libopenscap8")
 # The guide takes a system without it for a container, and skips every second rule. All that boot a kernel have it.
 MARK_OF_A_MACHINE = "linux-base"
 
@@ -34,7 +36,7 @@ FAILED = ("fail", "error", "unknown")
 
 def run(target: Target, raw: Path, cache: Path) -> Result:
     stream = without_platform(guide(cache).read_text(encoding="utf-8"))
-    target.install("openscap-scanner", MARK_OF_A_MACHINE)
+    target.install(target.first_available(*SCANNERS), MARK_OF_A_MACHINE)
     # It ends with 2 when a rule fails, which is what we are here for.
     script = (
         'directory=$(mktemp -d); trap \'rm -rf "$directory"\' EXIT; cd "$directory"; gzip -dc >stream.xml; '

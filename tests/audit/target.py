@@ -34,6 +34,14 @@ class Target:
             raise AuditError(f"on {self.address}, this failed ({result.returncode}):\n{script}\n{words[-2000:]}")
         return result.stdout
 
+    def first_available(self, *packages: str) -> str:
+        """The first of these names that the machine's sources have: packages are renamed from release to release."""
+        known = self.root("apt-cache pkgnames").decode().split()
+        found = next((package for package in packages if package in known), "")
+        if not found:
+            raise AuditError(f"{self.address} has no source for any of {', '.join(packages)}")
+        return found
+
     def install(self, *packages: str) -> None:
         names = shlex.join(packages)
         self.root(
