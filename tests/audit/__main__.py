@@ -111,7 +111,8 @@ def ask_all(target: Target, raw: Path, guide: Path, ports: set[probe.Port]) -> l
                 results.append(run())
             except AuditError as error:
                 say(f"{name}: {error}")
-                results.append(Result(name, name, "gave no opinion", "an opinion", within=False, spoke=False))
+                why = str(error).splitlines()[0]
+                results.append(Result(name, name, f"gave no opinion: {why}", "an opinion", within=False, spoke=False))
     return results
 
 

@@ -22,7 +22,7 @@ GUIDE_PACKAGE, GUIDE_VERSION, GUIDE_SUITE = "ssg-debderived", "0.1.76-1", "trixi
 STREAM = "usr/share/xml/scap/ssg/content/ssg-ubuntu2204-ds.xml"
 PROFILE = "xccdf_org.ssgproject.content_profile_cis_level1_server"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# Debian 11 and Ubuntu 22.04 have the program in the library's package.
+# Ubuntu 22.04 has the program in the library's package; Debian 11 has it nowhere, and is then not audited by it.
 SCANNERS = ("openscap-scanner", "libopenscap8")
 # The guide takes a system without it for a container, and skips every second rule. All that boot a kernel have it.
 MARK_OF_A_MACHINE = "linux-base"
