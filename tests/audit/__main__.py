@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.audit", description=__doc__)
     parser.add_argument("--image", default=settings.DEFAULT_RELEASE, help=", ".join(RELEASES))
     parser.add_argument("--name", default="shipshape-audit", help="of the droplet")
-    parser.add_argument("--address", default="10.77.0.32", help="of the droplet")
+    parser.add_argument("--address", default="10.77.0.70", help="of the droplet")
     parser.add_argument("--keep", action="store_true", help="start from the droplet of the last audit, and leave it")
     given = parser.parse_args()
     try:
