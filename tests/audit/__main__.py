@@ -75,6 +75,9 @@ def to_production(image: str, name: str, address: str) -> set[probe.Port]:
     services.ensure_services()
     droplet.start(name, image, address, [DOMAIN])
     planned = inventory.one_droplet(HOST, address, DOMAIN)
+    if RELEASES[image].dressed_as:
+        # Under the other release's name, its packages are still those of Debian 12.
+        planned["all"]["vars"]["postgresql_version"] = "15"
     hosts = inventory.write(FOLDER, planned)
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     log = FOLDER / "site.log"
