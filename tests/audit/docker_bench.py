@@ -1,6 +1,6 @@
 """The checks of the CIS Docker Benchmark 1.6 that docker-bench makes: host, daemon, its files, running containers.
 
-docker-bench-security itself is a set of shell scripts that no distribution and no package index carries. So these are
+docker-bench-security itself is a set of shell scripts that neither Debian nor Ubuntu packages. So these are
 our own, written from the benchmark: its sections 1, 2, 3 and 5, as far as they can be decided without a human, under
 its numbers and with docker-bench's notion of a warning. Section 4 asks about images and 7 about a swarm: a droplet that
 has been set up and runs nothing yet has neither.
