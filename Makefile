@@ -44,7 +44,7 @@ down: ## Remove all that `up` and the tests have started; KEEP_IMAGES=1 keeps th
 
 # ---- tests
 
-.PHONY: lint unit test-role test-roles test-site test test-all bench docs
+.PHONY: lint unit test-role test-roles test-site test test-all bench audit docs
 lint: setup ## Check style, types and that the reference is up to date
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -72,7 +72,10 @@ test-all: setup ## The same with the scenarios on every release
 	@.venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
 
 bench: image ## Measure against bare apt and against ping
-	.venv/bin/python tests/bench.py
+	.venv/bin/python -m tests.bench
+
+audit: image ## Ask strangers' audit tools about a droplet after site.yml; KEEP=1 keeps it, and starts from it next time
+	.venv/bin/python -m tests.audit --image $(IMAGE) $(if $(KEEP),--keep)
 
 docs: setup ## Generate the reference from the argument specs
 	.venv/bin/python scripts/docs.py

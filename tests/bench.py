@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
+from tests.lab import inventory
 
 PROJECT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -54,36 +54,6 @@ def bare_droplet() -> None:
     lab("remove", DROPLET)
     # Without the lab's cache of downloaded packages: a real droplet has none.
     lab("droplet", DROPLET, "--address", ADDRESS, "--alias", DOMAIN, "--no-package-cache")
-
-
-def write_inventory(folder: Path) -> Path:
-    key = (PROJECT / ".lab" / "ssh" / "id_ed25519.pub").read_text(encoding="utf-8").strip()
-    host = {
-        "ansible_host": ADDRESS,
-        "ansible_ssh_private_key_file": str(PROJECT / ".lab" / "ssh" / "id_ed25519"),
-        "ansible_ssh_common_args": SSH_OPTIONS,
-    }
-    app = {
-        "type": "python",
-        "source": {"git": "https://git.test/none.git", "version": "main", "path": "."},
-        "command": "python3 -m http.server --bind $HOST $PORT",
-        "domains": [DOMAIN],
-        "health": "/",
-        "database": {"extensions": ["pgcrypto"]},
-    }
-    everything = {
-        "hosts": {"bench": host},
-        "vars": {
-            "acme_email": "ops@bench.test",
-            "acme_directory": "https://ca.test/acme/local/directory",
-            "admins": [{"name": "deploy", "ssh_keys": [key]}],
-            "apps": {"bench-app": app},
-        },
-        "children": {group: {"hosts": {"bench": {}}} for group in ("proxy", "app", "database")},
-    }
-    inventory = folder / "hosts.yml"
-    inventory.write_text(yaml.safe_dump({"all": everything}), encoding="utf-8")
-    return inventory
 
 
 def recap(output: str) -> dict[str, int]:
@@ -131,9 +101,9 @@ def main() -> int:
     repeats: int = parser.parse_args().repeats
     lab("services")
     with tempfile.TemporaryDirectory() as folder:
-        inventory = write_inventory(Path(folder))
-        site = ("ansible-playbook", "site.yml", "-i", str(inventory), "--skip-tags", "app,backup")
-        ping = ("ansible", "bench", "-i", str(inventory), "-m", "ansible.builtin.ping", "-u", "deploy")
+        hosts = str(inventory.write(Path(folder), inventory.one_droplet("bench", ADDRESS, DOMAIN)))
+        site = ("ansible-playbook", "site.yml", "-i", hosts, "--skip-tags", "app,backup")
+        ping = ("ansible", "bench", "-i", hosts, "-m", "ansible.builtin.ping", "-u", inventory.ADMIN)
         cold, bare, second, pings = [], [], [], []
         counts: dict[str, int] = {}
         for turn in range(1, repeats + 1):

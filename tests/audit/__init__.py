@@ -1,0 +1,1 @@
+"""`make audit`: strangers' audit tools against a droplet that site.yml has brought to production."""
