@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.shipshape.droplet.plugins.action.files import ActionModule as FilesAction
 from ansible_collections.shipshape.droplet.plugins.module_utils.way_in import PROGRAM, UNIT
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.checks import public_key
@@ -90,6 +90,10 @@ class ActionModule(FilesAction):
         if isinstance(problems, list):
             raise AnsibleActionFail(self._take_back(arguments, task_vars, problems))
         user, port = problems
+        if user:
+            # Whoever made the change may have no rights any more; whoever has proven it has.
+            self._connection.set_option("remote_user", user)
+            self._connection.set_option("port", port)
         return {**result, "user": user, "port": port}
 
     def _prove(self, token: str) -> tuple[str, int] | list[str]:
@@ -123,7 +127,8 @@ class ActionModule(FilesAction):
                 module_name=MODULE, module_args={**arguments, "stage": "revert"}, task_vars=task_vars
             )
             done = not answer.get("failed") and not answer.get("unreachable")
-        except AnsibleConnectionFailure:
+        except AnsibleError:
+            # Cut off, or without sudo, by the very change.
             done = False
         if done:
             lines.append("Everything is as it was before: ssh, firewall, admins and bans.")
