@@ -93,6 +93,7 @@ user: {description: The admin who logged in to prove it., type: str, returned: w
 port: {description: The port of that login., type: int, returned: when something changed}
 """
 
+import contextlib
 import ipaddress
 import os
 import time
@@ -290,7 +291,8 @@ def main() -> None:
     if way_in.reverted_at():
         warnings.append(f"a change to the way in that nobody confirmed was taken back on {way_in.reverted_at()}")
     try:
-        with way_in.locked():
+        # In check mode nothing is made, and so there is nothing that could be taken back half.
+        with contextlib.nullcontext() if module.check_mode else way_in.locked():
             result = converge(module)
     except (way_in.Refused, ValueError) as error:
         module.fail_json(msg=str(error))
