@@ -173,6 +173,10 @@ class Nginx:
         for folder in ("etc/shipshape/sites", "etc/shipshape/upstreams", "etc/conf.d", "log", "acme", "tls"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(nginx_home() / "etc/nginx/mime.types", root / "etc/mime.types")
+        # Where nginx keeps bodies by itself is a directory that only the installed package has.
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f"{kind}_temp_path {root}/temporary-{kind};\n" for kind in kinds)
+        (root / "etc/conf.d/temporary.conf").write_text(paths)
         make_certificate(root / "tls", "test")
         for path, text in self.files.items():
             target = Path(self._moved(path))
