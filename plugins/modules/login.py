@@ -32,5 +32,11 @@ environment:
   description: The environment the host belongs to, as C(/etc/shipshape/environment) says; empty when it says none.
   type: str
   returned: success
+ansible_facts:
+  description:
+    - C(memtotal_mb), C(processor_vcpus) and, of C(mounts), the root file system, named as by M(ansible.builtin.setup).
+    - Empty when one of them could not be read.
+  type: dict
+  returned: success over ssh
 tried: {description: What was tried before and why it failed., type: list, elements: str, returned: success}
 """

@@ -1,0 +1,27 @@
+"""What is read of a droplet in the breath of the login."""
+
+from __future__ import annotations
+
+import subprocess
+
+from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, seen
+
+SAID = "environment=production\nmemory=MemTotal: 2025336 kB\nprocessors=2\nroot=ext4\n"
+
+
+def test_facts_have_the_names_and_units_that_setup_gives_them() -> None:
+    facts = {"memtotal_mb": 1977, "processor_vcpus": 2, "mounts": [{"mount": "/", "fstype": "ext4"}]}
+    assert seen(SAID) == ("production", facts)
+
+
+def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup() -> None:
+    assert seen(SAID.replace("root=ext4", "root=")) == ("production", {})
+    assert seen(SAID.replace("processors=2", "processors=undefined"))[1] == {}
+    assert seen("environment=\nmemory=\n") == ("", {})
+
+
+def test_the_question_is_answered_by_a_shell() -> None:
+    said = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=True).stdout
+    environment, facts = seen(said)
+    assert environment == "" and facts["memtotal_mb"] > 100 and facts["processor_vcpus"] >= 1
+    assert facts["mounts"][0]["fstype"]
