@@ -1,4 +1,7 @@
-"""Render all files of a role on the controller and have the droplet apply them in one trip."""
+"""Render all files of a role on the controller and have the droplet apply them in one trip.
+
+Also the action of every other module that takes a set of files beside what it is for.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
-MODULE = "shipshape.droplet.files"
-
 #: What an entry may say; the module checks the types, this only catches a key nobody reads.
 ENTRY_KEYS = {
     "path", "state", "template", "content", "source", "vars", "target", "owner", "group", "mode",
     "validate", "secret", "once", "restart", "reload",
 }  # fmt: skip
+#: What makes up a set of files; any other argument is the module's own, which it checks.
+FILE_SET = ("files", "purge", "verify", "units", "effective")
 
 
 class ActionModule(ActionBase):
     """Everything that needs the controller (templates, files); the module does the rest."""
 
-    _VALID_ARGS = frozenset(("files", "purge", "verify", "units", "effective"))
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         plan, contents = self._rendered(task_vars or {})
         result: dict[str, Any] = self._execute_module(
-            module_name=MODULE, module_args=self._module_args(plan, contents), task_vars=task_vars
+            module_name=self._task.resolved_action,
+            module_args=self._module_args(plan, contents),
+            task_vars=task_vars,
         )
         result.pop("invocation", None)
         return result
@@ -52,6 +55,7 @@ class ActionModule(ActionBase):
 
     def _module_args(self, plan: list[dict[str, Any]], contents: dict[str, str]) -> dict[str, Any]:
         return {
+            **{key: value for key, value in self._task.args.items() if key not in FILE_SET},
             "files": plan,
             "purge": self._task.args.get("purge") or [],
             "verify": self._task.args.get("verify"),

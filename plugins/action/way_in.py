@@ -18,10 +18,6 @@ DEFAULT_REVERT_AFTER = 100
 class ActionModule(FilesAction):
     """The controller's half: what it says over a new connection is the only thing that makes a change stay."""
 
-    _VALID_ARGS = frozenset(
-        ("admins", "port", "rules", "files", "purge", "verify", "units", "effective", "revert_after")
-    )
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super(FilesAction, self).run(tmp, task_vars)
         task_vars = task_vars or {}
@@ -31,9 +27,7 @@ class ActionModule(FilesAction):
         contents[UNIT] = self._text("shipshape-way-in-revert.service")
         arguments = {
             **self._module_args(plan, contents),
-            "admins": self._task.args["admins"],
             "port": self._port,
-            "rules": self._task.args.get("rules") or [],
             "revert_after": self._revert_after,
         }
         result = self._stage("open", arguments, task_vars)

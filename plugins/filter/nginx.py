@@ -181,7 +181,7 @@ def nginx_default_certificate(sites: Iterable[Site], version: str) -> dict[str, 
 
 
 def nginx_self_signed(sites: Iterable[Site], version: str) -> list[dict[str, Any]]:
-    """The certificates that must exist before nginx can start, for the module self_signed."""
+    """The certificates that must exist before nginx can start, for the module web_server."""
     sites = list(sites)
     wanted = [
         {"certificate": site["certificate"], "key": site["certificate_key"], "names": site["names"]}

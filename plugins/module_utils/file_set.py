@@ -353,6 +353,13 @@ def unpack(contents: str) -> Dict[str, str]:
     return dict(json.loads(zlib.decompress(base64.b64decode(contents)).decode())) if contents else {}
 
 
+def declared(module: AnsibleModule) -> List[Entry]:
+    """The entries that the task names, and the removal of what it does not name any more."""
+    contents = unpack(module.params["contents"])
+    entries = [Entry(module, spec, contents.get(spec["path"])) for spec in module.params["files"]]
+    return entries + expand_purge(module, module.params["purge"], [entry.path for entry in entries])
+
+
 def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
     """Apply what differs, restart what it concerns, bring the units to their state; what a module returns of it."""
     changes = [entry for entry in entries if entry.changed]

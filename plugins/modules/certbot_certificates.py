@@ -5,9 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: certbot_certificates
-short_description: Have certbot issue the declared certificates, all in one trip
+short_description: Configure certbot and have it issue the declared certificates, all in one trip
 version_added: 0.1.0
 description:
+  - Applies the files and units as M(shipshape.droplet.files) does, before anything else.
   - Looks at what certbot has. A certificate that is missing, has expired or soon will, is for other names or from
     another authority is asked for. Nothing is asked of the authority otherwise.
   - Before the authority is asked, each name is tried as it would try it. A name that leads elsewhere is reported with
@@ -33,6 +34,12 @@ options:
   preflight: {description: Whether to try each name before the authority does, type: bool, default: true}
   reload_command: {description: Shell command after which the web server shows new certificates, type: str, default: ""}
   port: {description: Port of 127.0.0.1 on which the web server shows them, type: int, default: 443}
+  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  verify: {description: As in M(shipshape.droplet.files)., type: str}
+  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 
@@ -48,6 +55,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+changed_files:
+  description: The paths that were (or in check mode would be) created, changed or removed.
+  type: list
+  elements: str
+  returned: success
+actions:
+  description: What was (or in check mode would be) done to units.
+  type: list
+  elements: str
+  returned: success
 certificates:
   description: Every certificate asked for, as it is now.
   type: list
@@ -71,7 +88,7 @@ import time
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import acme
+from ansible_collections.shipshape.droplet.plugins.module_utils import acme, file_set
 from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
 
 ATTEMPTS = 4
@@ -227,28 +244,28 @@ def describe(wanted: Wanted) -> str:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=dict(
-            certificates=dict(
-                type="list",
-                elements="dict",
-                required=True,
-                options=dict(
-                    name=dict(type="str", required=True), domains=dict(type="list", elements="str", required=True)
-                ),
+    options = file_set.argument_spec()
+    options.update(
+        certificates=dict(
+            type="list",
+            elements="dict",
+            required=True,
+            options=dict(
+                name=dict(type="str", required=True), domains=dict(type="list", elements="str", required=True)
             ),
-            directory=dict(type="str", required=True),
-            email=dict(type="str", default=""),
-            webroot=dict(type="path", required=True),
-            links=dict(type="path", default="/etc/shipshape/tls"),
-            config=dict(type="path", default="/etc/letsencrypt"),
-            ca_bundle=dict(type="str", default=""),
-            preflight=dict(type="bool", default=True),
-            reload_command=dict(type="str", default=""),
-            port=dict(type="int", default=443),
         ),
-        supports_check_mode=True,
+        directory=dict(type="str", required=True),
+        email=dict(type="str", default=""),
+        webroot=dict(type="path", required=True),
+        links=dict(type="path", default="/etc/shipshape/tls"),
+        config=dict(type="path", default="/etc/letsencrypt"),
+        ca_bundle=dict(type="str", default=""),
+        preflight=dict(type="bool", default=True),
+        reload_command=dict(type="str", default=""),
+        port=dict(type="int", default=443),
     )
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    result = file_set.converge(module, file_set.declared(module))
     everything = [Wanted(module, spec) for spec in module.params["certificates"]]
     to_issue = [wanted for wanted in everything if wanted.action]
     diffs = [diff(wanted, describe(wanted)) for wanted in to_issue]
@@ -270,12 +287,9 @@ def main() -> None:
         problems += [problem] if problem else []
 
     issued = [wanted for wanted in to_issue if module.check_mode or not wanted.error]
-    result: Dict[str, Any] = dict(
-        changed=bool(issued or to_link or reload_needed),
-        certificates=[wanted.report() for wanted in everything],
-        reloaded=reload_needed,
-        diff=diffs,
-    )
+    result["changed"] = bool(result["changed"] or issued or to_link or reload_needed)
+    result["diff"] = result.get("diff", []) + diffs
+    result.update(certificates=[wanted.report() for wanted in everything], reloaded=reload_needed)
     if problems:
         count = len([wanted for wanted in everything if wanted.error])
         head = f"{count} of {len(everything)} certificates could not be issued:\n" if count else ""

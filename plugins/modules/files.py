@@ -122,10 +122,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import file_set
 
 def main() -> None:
     module = AnsibleModule(argument_spec=file_set.argument_spec(), supports_check_mode=True)
-    contents = file_set.unpack(module.params["contents"])
-    entries = [file_set.Entry(module, spec, contents.get(spec["path"])) for spec in module.params["files"]]
-    entries += file_set.expand_purge(module, module.params["purge"], [entry.path for entry in entries])
-    module.exit_json(**file_set.converge(module, entries))
+    module.exit_json(**file_set.converge(module, file_set.declared(module)))
 
 
 if __name__ == "__main__":

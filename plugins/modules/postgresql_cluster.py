@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgresql_objects
-short_description: Bring the local PostgreSQL cluster with its roles and databases to the declared state in one trip
+module: postgresql_cluster
+short_description: Bring the local PostgreSQL cluster with its configuration, roles and databases to the declared state
 version_added: 0.1.0
 description:
-  - Has the cluster run with the configuration on disk (start, reload, or one restart when a changed setting needs it),
-    then creates what is missing of the declared roles, databases, extensions and grants.
+  - Applies the files as M(shipshape.droplet.files) does, has the cluster run with the configuration on disk (start,
+    reload, or one restart when a changed setting needs it), then creates what is missing of the declared roles,
+    databases, extensions and grants. All of it is one trip.
   - Never drops anything.
   - Talks to the server through C(psql) over its socket, as C(postgres); nothing need be installed beside the server.
   - Passwords are turned into SCRAM verifiers here and compared with the stored ones. The server never sees a password.
@@ -52,18 +53,31 @@ options:
     description: Seconds to wait for the server after a start or restart.
     type: int
     default: 60
+  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  verify: {description: As in M(shipshape.droplet.files)., type: str}
+  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 
 EXAMPLES = r"""
-- name: Objects | Create the shop's database with a generated password
-  shipshape.droplet.postgresql_objects:
+- name: Service | Run with its settings, create the shop's database with a generated password
+  shipshape.droplet.postgresql_cluster:
     version: "15"
     roles: [{name: shop}]
     databases: [{name: shop, owner: shop, extensions: [pgcrypto]}]
+    files:
+      - {path: /etc/postgresql/15/main/conf.d/shop.conf, template: shop.conf.j2}
 """
 
 RETURN = r"""
+changed_files:
+  description: The paths that were (or in check mode would be) created, changed or removed.
+  type: list
+  elements: str
+  returned: success
 actions:
   description: What was done, or in check mode would be done, in order.
   type: list
@@ -76,8 +90,8 @@ import os
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, secret_file
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
-from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError, settle
 
 PASSWORD_LENGTH = 32
@@ -85,6 +99,7 @@ PASSWORD_LENGTH = 32
 
 def argument_spec() -> Dict[str, Any]:
     return dict(
+        file_set.argument_spec(),
         version=dict(type="str", required=True),
         roles=dict(
             type="list",
@@ -172,6 +187,8 @@ def main() -> None:
     roles = [dict(role) for role in wanted["roles"]]
     cluster = Cluster(wanted["version"])
     require_cluster(module, cluster)
+    # No unit is named to be restarted: the server itself is asked whether what is on disk is in force.
+    result = file_set.converge(module, file_set.declared(module))
     try:
         if cluster.exists and cluster.installed:
             done, settings = settle(cluster, wanted["timeout"], apply=not module.check_mode)
@@ -192,11 +209,11 @@ def main() -> None:
     except (ServerError, secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
     actions = done + [action.summary for action in plan]
-    result: Dict[str, Any] = dict(changed=bool(actions), actions=actions)
+    result["actions"] += actions
+    result["changed"] = result["changed"] or bool(actions)
     if module._diff and actions:
-        result["diff"] = dict(
-            before="", after="\n".join(actions) + "\n", before_header="PostgreSQL", after_header="PostgreSQL"
-        )
+        lines = "".join(action + "\n" for action in actions)
+        result["diff"].append(dict(before="", after=lines, before_header="PostgreSQL", after_header="PostgreSQL"))
     module.exit_json(**result)
 
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: self_signed
-short_description: Make self-signed certificates where there is none, all in one trip
+module: web_server
+short_description: Configure a web server and start it, with a self-signed certificate where there is none yet
 version_added: 0.1.0
 description:
+  - Makes the certificates that are missing, then applies the files and units as M(shipshape.droplet.files) does, all
+    in one trip.
   - A web server does not start with a certificate missing, and an authority does not issue one before the server
     answers. A self-signed one takes the place until then. For a site on a bare address it is the certificate for good.
   - A certificate or key that this module did not make is never written over. One that it made is renewed near its end
@@ -32,24 +34,45 @@ options:
     description: One that ends within so many days is renewed.
     type: int
     default: 60
-  reload:
-    description:
-      - Unit that shows them. It is noted that it is owed a reload, which the next task of M(shipshape.droplet.files)
-        does that names this unit.
+  unit:
+    description: The web server's unit, reloaded when a certificate was made. One of O(units) or of the files' own.
     type: str
+    required: true
+  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
+  verify: {description: As in M(shipshape.droplet.files)., type: str}
+  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 
 EXAMPLES = r"""
-- name: Certificates | Put a self-signed one where there is none yet
-  shipshape.droplet.self_signed:
+- name: Server | Configure and start
+  shipshape.droplet.web_server:
+    unit: nginx.service
     certificates:
       - certificate: /etc/shipshape/tls/shop/fullchain.pem
         key: /etc/shipshape/tls/shop/privkey.pem
         names: [shop.example.com, 203.0.113.7]
+    files:
+      - {path: /etc/nginx/shipshape.d/shop.conf, template: site.conf.j2, reload: nginx.service}
+    verify: nginx -t
+    units:
+      - {name: nginx.service, enabled: true, state: started}
 """
 
 RETURN = r"""
+changed_files:
+  description: The paths that were (or in check mode would be) created, changed or removed.
+  type: list
+  elements: str
+  returned: success
+actions:
+  description: What was (or in check mode would be) done to units.
+  type: list
+  elements: str
+  returned: success
 made:
   description: Certificates that were (or in check mode would be) made.
   type: list
@@ -67,100 +90,11 @@ certificates:
     self_signed: {description: Whether this module made it., type: bool}
 """
 
-import os
-import tempfile
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
-from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions
-
-CONFIGURATION = """\
-[req]
-prompt = no
-distinguished_name = name
-x509_extensions = extensions
-[name]
-O = {organisation}
-CN = {common_name}
-[extensions]
-subjectAltName = {names}
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
-subjectKeyIdentifier = hash
-"""
-
-
-def reason(spec: Dict[str, Any], found: Optional[tls.Certificate], renew_days: int) -> str:
-    """Why a certificate must be made; empty when what is there shall stay."""
-    if found is None:
-        return "there is none"
-    if not found.ours:
-        return ""
-    if not os.path.exists(spec["key"]):
-        return "its key is missing"
-    if found.remaining < renew_days * 86400:
-        return f"it ends on {tls.iso(found.expires)}"
-    if found.names != sorted({tls.normal_name(name) for name in spec["names"]}):
-        return "it is for {}".format(", ".join(found.names))
-    return ""
-
-
-def configuration(names: List[str]) -> str:
-    """The request's configuration for openssl."""
-    for name in names:
-        if not name or not all(character.isalnum() or character in "-._*:" for character in name.strip("[]")):
-            raise ValueError(f"'{name}' is neither a host name nor an address")
-    alternatives = ["{}:{}".format("IP" if tls.is_address(name) else "DNS", tls.normal_name(name)) for name in names]
-    # A common name has room for 64 characters, a host name may have 253; clients read only the alternative names.
-    return CONFIGURATION.format(organisation=tls.OURS, common_name=names[0][:64], names=", ".join(alternatives))
-
-
-def make_key(module: AnsibleModule, path: str) -> None:
-    temporary = path + ".shipshape"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.close(handle)
-    module.run_command(
-        [tls.openssl(module), "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", temporary],
-        check_rc=True,
-    )
-    os.chmod(temporary, 0o600)
-    os.replace(temporary, path)
-
-
-def make_certificate(module: AnsibleModule, path: str, key: str, names: List[str], days: int) -> None:
-    temporary = path + ".shipshape"
-    with tempfile.NamedTemporaryFile("w", suffix=".cnf") as config:
-        config.write(configuration(names))
-        config.flush()
-        module.run_command(
-            [tls.openssl(module), "req", "-new", "-x509", "-sha256", "-key", key, "-days", str(days)]
-            + ["-config", config.name, "-out", temporary],
-            check_rc=True,
-        )
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-
-
-def make(module: AnsibleModule, spec: Dict[str, Any]) -> None:
-    directory = os.path.dirname(spec["certificate"])
-    # isdir follows links: one into a directory that is gone (a deleted certificate) is made anew like a missing one.
-    linked = directory == os.path.dirname(spec["key"]) and not os.path.isdir(directory)
-    home = directory + ".self-signed" if linked else directory
-    certificate = os.path.join(home, os.path.basename(spec["certificate"]))
-    key = os.path.join(home if linked else os.path.dirname(spec["key"]), os.path.basename(spec["key"]))
-    for folder in (os.path.dirname(home), home, os.path.dirname(key)):
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-    if not os.path.exists(key):
-        make_key(module, key)
-    make_certificate(module, certificate, key, spec["names"], module.params["days"])
-    if linked:
-        temporary = directory + ".shipshape"
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        os.symlink(os.path.basename(home), temporary)
-        os.replace(temporary, directory)
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, owed_actions, self_signed
 
 
 def describe(spec: Dict[str, Any], found: Optional[tls.Certificate]) -> Dict[str, Any]:
@@ -172,55 +106,61 @@ def describe(spec: Dict[str, Any], found: Optional[tls.Certificate]) -> Dict[str
     }
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec=dict(
-            certificates=dict(
-                type="list",
-                elements="dict",
-                required=True,
-                options=dict(
-                    certificate=dict(type="path", required=True),
-                    key=dict(type="path", required=True, no_log=False),
-                    names=dict(type="list", elements="str", required=True),
-                ),
-            ),
-            days=dict(type="int", default=825),
-            renew_days=dict(type="int", default=60),
-            reload=dict(type="str"),
-        ),
-        supports_check_mode=True,
-    )
-    made, diff, result = [], [], []
+def diff(spec: Dict[str, Any], found: Optional[tls.Certificate]) -> Dict[str, str]:
+    before = "none\n"
+    if found is not None:
+        before = "self-signed for {} until {}\n".format(", ".join(found.names), tls.iso(found.expires))
+    after = "self-signed for {}\n".format(", ".join(spec["names"]))
+    header = spec["certificate"]
+    return {"before_header": header, "after_header": header, "before": before, "after": after}
+
+
+def make_missing(module: AnsibleModule) -> Dict[str, List[Any]]:
+    """What was made and why, its diffs, and every certificate as it is now."""
+    result: Dict[str, List[Any]] = {"made": [], "diff": [], "certificates": []}
     for spec in module.params["certificates"]:
         found = tls.read(module, spec["certificate"])
-        why = reason(spec, found, module.params["renew_days"])
+        why = self_signed.reason(spec, found, module.params["renew_days"])
         if why:
-            before = (
-                "none\n"
-                if found is None
-                else "self-signed for {} until {}\n".format(", ".join(found.names), tls.iso(found.expires))
-            )
-            after = "self-signed for {}\n".format(", ".join(spec["names"]))
-            diff.append(
-                {
-                    "before_header": spec["certificate"],
-                    "after_header": spec["certificate"],
-                    "before": before,
-                    "after": after,
-                }
-            )
-            made.append("{}: {}".format(spec["certificate"], why))
+            result["diff"].append(diff(spec, found))
+            result["made"].append("{}: {}".format(spec["certificate"], why))
             if not module.check_mode:
                 try:
-                    make(module, spec)
+                    self_signed.make(module, spec, module.params["days"])
                 except (OSError, ValueError) as error:
                     module.fail_json(msg="The certificate {} could not be made: {}".format(spec["certificate"], error))
                 found = tls.read(module, spec["certificate"])
-        result.append(describe(spec, found))
-    if made and module.params["reload"] and not module.check_mode:
-        owed_actions.remember(["reload {}".format(module.params["reload"])])
-    module.exit_json(changed=bool(made), made=made, certificates=result, diff=diff)
+        result["certificates"].append(describe(spec, found))
+    return result
+
+
+def main() -> None:
+    options = file_set.argument_spec()
+    options.update(
+        certificates=dict(
+            type="list",
+            elements="dict",
+            required=True,
+            options=dict(
+                certificate=dict(type="path", required=True),
+                key=dict(type="path", required=True, no_log=False),
+                names=dict(type="list", elements="str", required=True),
+            ),
+        ),
+        days=dict(type="int", default=825),
+        renew_days=dict(type="int", default=60),
+        unit=dict(type="str", required=True),
+    )
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    certificates = make_missing(module)
+    if certificates["made"] and not module.check_mode:
+        # Noted before it is done: a run cut off here is made good by the next, which finds all certificates in place.
+        owed_actions.remember(["reload {}".format(module.params["unit"])])
+    result = file_set.converge(module, file_set.declared(module))
+    result["changed"] = result["changed"] or bool(certificates["made"])
+    if module._diff:
+        result["diff"] = certificates["diff"] + result["diff"]
+    module.exit_json(**result, made=certificates["made"], certificates=certificates["certificates"])
 
 
 if __name__ == "__main__":

@@ -178,12 +178,12 @@ def test_a_name_that_leads_elsewhere_is_not_put_before_the_authority(droplet: Dr
 def test_a_placeholder_is_replaced_by_the_change_of_one_link(droplet: Droplet) -> None:
     tls = droplet.root / "tls"
     placeholder = {"certificate": f"{tls}/shop/fullchain.pem", "key": f"{tls}/shop/privkey.pem", "names": ["shop.test"]}
-    assert droplet.run("self_signed", {"certificates": [placeholder]})["changed"]
+    assert droplet.run("web_server", {"certificates": [placeholder], "unit": "nginx.service"})["changed"]
     assert os.readlink(tls / "shop") == "shop.self-signed"
     droplet.certificates(SHOP)
     assert os.readlink(tls / "shop") == str(droplet.root / "etc/live/shop")
     # And the placeholder does not come back.
-    result = droplet.run("self_signed", {"certificates": [placeholder]})
+    result = droplet.run("web_server", {"certificates": [placeholder], "unit": "nginx.service"})
     assert not result["changed"] and not result["certificates"][0]["self_signed"]
 
 
@@ -196,7 +196,7 @@ def test_a_directory_of_somebody_else_is_not_replaced(droplet: Droplet) -> None:
 
 
 class TestSelfSigned:
-    """The module self_signed."""
+    """What the module web_server puts where there is none."""
 
     def make(self, droplet: Droplet, check: bool = False, **more: Any) -> dict[str, Any]:
         folder = droplet.root / "ssl/site"
@@ -206,7 +206,9 @@ class TestSelfSigned:
             "names": ["site.test", "203.0.113.7", "2001:DB8::1"],
         }
         options: dict[str, Any] = {key: more.pop(key) for key in ("days", "renew_days") if key in more}
-        return droplet.run("self_signed", {"certificates": [{**spec, **more}], **options}, check)
+        return droplet.run(
+            "web_server", {"certificates": [{**spec, **more}], "unit": "nginx.service", **options}, check
+        )
 
     def test_check_mode_is_truthful(self, droplet: Droplet) -> None:
         result = self.make(droplet, check=True)
