@@ -7,6 +7,7 @@ from typing import Any
 
 from .fields import GLOBALS, OPERATOR_VARIABLES, WIRED
 from .problems import Path, Problem, Unresolved, describe, listing, meant, unknown_key
+from .role_values import check_bounds
 
 Spec = Mapping[str, Any]
 # For each role the options of its argument specs.
@@ -76,7 +77,8 @@ def check_values(variables: Mapping[str, Any], roles: Roles) -> Iterator[Problem
     for name, value in variables.items():
         role = role_of(name, roles)
         if role and name in roles[role] and name not in WIRED:
-            yield from _check(roles[role][name], value, (name,))
+            problems = list(_check(roles[role][name], value, (name,)))
+            yield from problems or check_bounds(name, value)
 
 
 def _check(spec: Spec, value: Any, path: Path, secret: bool = False) -> Iterator[Problem]:
