@@ -9,7 +9,13 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.shipshape.droplet.plugins.action.files import ActionModule as FilesAction
 from ansible_collections.shipshape.droplet.plugins.module_utils.way_in import PROGRAM, UNIT
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.checks import public_key
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, REFUSED, anew, attempt
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import (
+    FATAL,
+    LOGGED_IN,
+    REFUSED,
+    anew,
+    attempt,
+)
 
 MODULE = "shipshape.droplet.way_in"
 DEFAULT_REVERT_AFTER = 100
@@ -108,7 +114,7 @@ class ActionModule(FilesAction):
                         return str(admin["name"]), self._port
                     problems.append(f"{admin['name']}, port {self._port}: {problem}")
                 # No waiting mends a refusal; anything else may be sshd or the firewall on its way up.
-                hopeless = all(any(word in line for word in (*REFUSED, *FATAL, "logged in, but")) for line in problems)
+                hopeless = all(any(word in line for word in (*REFUSED, *FATAL, LOGGED_IN)) for line in problems)
                 if hopeless or time.monotonic() > deadline:
                     return problems
                 time.sleep(2)

@@ -9,6 +9,9 @@ version_added: 0.1.0
 description:
   - Tries each port and user in turn and returns the first that works, so that the same command runs against a droplet
     that knows only C(root) and against one whose C(root) login is closed.
+  - Prefers who becomes root without a password; somebody who does not is taken only when nobody else gets in.
+  - Has the host take back a change to the way in that its run has not lived to confirm (M(shipshape.droplet.way_in)),
+    unless in check mode, so that it is not taken back in the middle of this run.
   - Waits while the host does not answer at all; stops at once when it answers and refuses everybody.
   - Runs wholly in its action plugin. Over a connection that is not ssh it returns the connection's own user.
 options:

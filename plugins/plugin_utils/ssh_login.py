@@ -10,6 +10,8 @@ from ansible.errors import AnsibleConnectionFailure
 
 #: What ssh says when the host answered and did not want this user; anything else means that it is not there (yet).
 REFUSED = ("Permission denied", "Too many authentication failures", "No supported authentication methods")
+#: How a problem begins of somebody who got in and could not do what was asked.
+LOGGED_IN = "logged in, but was told: "
 #: What no waiting mends.
 FATAL = ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "Could not resolve hostname")
 #: A multiplexed channel proves nothing: it was let in before the change.
@@ -28,7 +30,7 @@ def attempt(connection: Any, user: str, port: int, command: str) -> tuple[str | 
         return (telling or lines or ["no answer"])[-1], ""
     if code == 0:
         return None, out.decode(errors="replace")
-    return f"logged in, but '{command}' failed: {err.decode(errors='replace').strip() or f'exit {code}'}", ""
+    return f"{LOGGED_IN}{err.decode(errors='replace').strip() or f'exit {code}'}", ""
 
 
 @contextmanager

@@ -76,6 +76,20 @@ SOUND: dict[str, dict[str, Any]] = {
         "set": {"hosts.web1.ansible_connection": "docker"},
     },
     "an app chosen on the command line": {"set": {"app": "malar-api", "version": "v2"}},
+    "the way in, the firewall and the kernel, as they may be": {
+        "set": {
+            "hardening_ssh_port": "2222",
+            "hardening_ssh_sources": ["198.51.100.7", "10.8.0.0/16", "2001:db8::/32"],
+            "hardening_firewall_rules": [
+                {"name": "smtp", "port": 25},
+                {"name": "dns", "port": 53},
+                {"name": "dns", "port": 53, "protocol": "udp"},
+                {"name": "reports", "port": 5432, "sources": ["0.0.0.0/0", "::/0"]},
+            ],
+            "hardening_timezone": "Asia/Kolkata",
+            "hardening_sysctl": {"net.core.somaxconn": 4096, "net/ipv4/conf/eth0.100/forwarding": "0"},
+        }
+    },
     "a role's own variables": {
         "set": {
             "docker_origin": "upstream",
