@@ -26,6 +26,22 @@ Every key is checked before any host is contacted. Variables of a role (`nginx_â
 [reference.md](reference.md)) may stand here, too. `NAME` is the app's own name: letters, digits and hyphens.
 
 """
+HARDENING = PROJECT / "docs" / "hardening.md"
+HARDENING_HEAD = """# Hardening: every setting by its name
+
+Written by `make docs` from `roles/hardening/vars/main/`; a stale page fails the lint. Each setting can be switched
+off by its name, for all hosts or for one, and those that are off by default can be switched on:
+
+```yaml
+hardening_skip: [session_timeout, ssh_post_quantum]
+hardening_also: [hidepid]
+```
+
+A name that does not exist is refused before any host is contacted. A file of ours goes with its setting; one that
+belongs to a package stays as it is, and so do kernel settings until the next boot. Rules are those of the CIS benchmark
+for Ubuntu 22.04 in OpenSCAP's numbering; `make audit` asks for them, and `tests/audit/waivers.yml` says which are not
+met, and why.
+"""
 #: The order in which a site run meets them.
 ROLES = ("hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
 HEAD = """# Reference: the variables of every role
@@ -97,6 +113,26 @@ def page() -> str:
     return "".join(parts)
 
 
+def hardening_page() -> str:
+    """The named settings of the hardening role, a table for each file they stand in."""
+    parts = [HARDENING_HEAD]
+    for path in sorted((PROJECT / "roles" / "hardening" / "vars" / "main").glob("*.yml")):
+        settings = load(path).get(f"__hardening_settings_{path.stem}")
+        if settings:
+            parts.append(
+                f"\n## {path.stem}\n\n| name | what it does | what it may break | rules |\n|---|---|---|---|\n"
+            )
+            parts += [setting_row(name, setting) for name, setting in settings.items()]
+    return "".join(parts)
+
+
+def setting_row(name: str, setting: dict[str, Any]) -> str:
+    off = "" if setting.get("default", True) else " *Off by default.*"
+    only = " *Where the host has a kernel of its own.*" if "has_kernel" in str(setting.get("needs", "")) else ""
+    breaks = sentence(setting.get("breaks")) or "Nothing that we know of."
+    return f"| `{name}` | {sentence(setting['summary'])}.{off}{only} | {breaks} | {', '.join(setting['rules'])} |\n"
+
+
 def drifted(role: str) -> list[str]:
     """Where the spec and defaults/main.yml of a role disagree, values included."""
     options = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"].get(
@@ -118,7 +154,12 @@ def drifted(role: str) -> list[str]:
 
 def main() -> int:
     problems = [problem for role in ROLES for problem in drifted(role)]
-    for path, text in ((REFERENCE, page()), (INVENTORY, INVENTORY_HEAD + reference.table().rstrip() + "\n")):
+    pages = {
+        REFERENCE: page(),
+        INVENTORY: INVENTORY_HEAD + reference.table().rstrip() + "\n",
+        HARDENING: hardening_page(),
+    }
+    for path, text in pages.items():
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

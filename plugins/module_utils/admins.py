@@ -47,7 +47,10 @@ def to_admit(name: str, account: Optional[Account]) -> Tuple[List[Command], List
     """(what makes an admin of this user, what undoes it)."""
     if account is None:
         # No password at all: '*' cannot be typed, and unlike '!' does not lock the account for keys.
-        made = ["useradd", "--create-home", "--shell", SHELL, "--groups", GROUP, "--password", "*", name]
+        # And none that grows too old: PAM would then shut out the key, too, until somebody types the old password.
+        made = ["useradd", "--create-home", "--shell", SHELL, "--groups", GROUP, "--password", "*"]
+        made += ["--key", "PASS_MAX_DAYS=99999", "--key", "PASS_MIN_DAYS=0", "--inactive", "-1"]
+        made += ["--key", "UMASK=027", name]
         # Undone by its keys and its sudo rule, which go; the account stays, since somebody may have put files there.
         return [made], []
     do: List[Command] = []

@@ -22,8 +22,8 @@ STATE = "/var/lib/shipshape/way-in"
 PROGRAM = "/usr/local/lib/shipshape/way-in"
 UNIT = "/etc/systemd/system/shipshape-way-in-revert.service"
 DEADLINE = "shipshape-way-in-deadline"
-#: What ufw keeps beside the files that a task names.
-FIREWALL = ("/etc/ufw", "/etc/default/ufw")
+#: What ufw and pam-auth-update change beside the files that a task names.
+TREES = ("/etc/ufw", "/etc/default/ufw", "/etc/pam.d", "/var/lib/pam")
 
 
 class Refused(Exception):
@@ -92,14 +92,14 @@ def confirmed_admins() -> List[str]:
 
 
 def keep(paths: List[str]) -> None:
-    """Keep what is at these paths now. A directory is kept without what is in it, those of FIREWALL with it."""
+    """Keep what is at these paths now. A directory is kept without what is in it, those of TREES with it."""
     temporary = path("before.tar.new")
     with open(temporary, "wb") as stream:
         os.fchmod(stream.fileno(), 0o600)
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name in [*paths, *FIREWALL]:
+            for name in [*paths, *TREES]:
                 if os.path.lexists(name):
-                    archive.add(name, arcname=name.lstrip("/"), recursive=name in FIREWALL)
+                    archive.add(name, arcname=name.lstrip("/"), recursive=name in TREES)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path("before.tar"))

@@ -99,7 +99,9 @@ def _check(spec: Spec, value: Any, path: Path, secret: bool = False) -> Iterator
         for index, entry in enumerate(value):
             yield from _check(element, entry, (*path, index), secret)
     elif choices is not None and str(value) not in {str(choice) for choice in choices}:
-        yield Problem(path, describe(value, secret), f"one of: {_choices(spec)}")
+        guess = meant(str(value), [str(choice) for choice in choices])
+        question = f"did you mean `{guess}`? " if guess else ""
+        yield Problem(path, describe(value, secret), f"{question}one of: {_choices(spec)}")
     elif kind == "dict" and isinstance(options := spec.get("options"), Mapping):
         for key, entry in value.items():
             if key in options:

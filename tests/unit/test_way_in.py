@@ -72,7 +72,10 @@ def test_the_port_sshd_has_already_is_not_taken() -> None:
 
 def test_a_new_admin_is_made_without_a_password() -> None:
     do, undo = to_admit("deploy", None)
-    assert do == [["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "--password", "*", "deploy"]]
+    command = ["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "--password", "*"]
+    # PAM shuts out the key, too, once a password is too old; this one nobody can renew.
+    command += ["--key", "PASS_MAX_DAYS=99999", "--key", "PASS_MIN_DAYS=0", "--inactive", "-1", "--key", "UMASK=027"]
+    assert do == [[*command, "deploy"]]
     assert undo == []
 
 
@@ -110,7 +113,7 @@ def test_what_is_kept_is_what_was_there_and_names_all_that_may_come(
     firewall = tmp_path / "ufw"
     firewall.mkdir()
     (firewall / "user.rules").write_text("rules", encoding="utf-8")
-    monkeypatch.setattr(way_in, "FIREWALL", (str(firewall), str(tmp_path / "missing")))
+    monkeypatch.setattr(way_in, "TREES", (str(firewall), str(tmp_path / "missing")))
     (tmp_path / "state").mkdir()
     present, absent, folder = tmp_path / "present", tmp_path / "absent", tmp_path / ".ssh"
     present.write_text("before", encoding="utf-8")
