@@ -259,6 +259,7 @@ WIRED = {
     "hardening_admins": "admins",
     "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
+    "docker_published_ports": "hardening_firewall_rules",
     "nginx_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
