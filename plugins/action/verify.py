@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,10 +116,11 @@ def probe_one(address: str, ports: Sequence[Declared], peers: Sequence[str], fin
 
 
 def result(findings: Sequence[Finding], probed: Mapping[str, str]) -> dict[str, Any]:
+    """The list stands in the message alone: Ansible prints a failed task's other results as one long line beside it."""
     seen = "; ".join(f"{address} {said}" for address, said in probed.items())
-    answer = {"changed": False, "findings": [asdict(finding) for finding in findings], "probed": dict(probed)}
     if not findings:
-        return {**answer, "msg": f"In force is what was declared. Probe: {seen or 'none'}"}
+        return {"changed": False, "msg": f"In force is what was declared. Probe: {seen or 'none'}"}
     count = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}"
     lines = "\n".join(f"  {number}. {finding}" for number, finding in enumerate(findings, 1))
-    return {**answer, "failed": True, "msg": f"{count}; nothing was changed.\n{lines}\nProbe: {seen or 'none'}"}
+    message = f"{count}; nothing was changed.\n{lines}\nProbe: {seen or 'none'}"
+    return {"changed": False, "failed": True, "msg": message}

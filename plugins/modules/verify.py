@@ -59,14 +59,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-findings:
-  description: Each difference with C(where), C(found), C(declared) and C(hint).
-  type: list
-  elements: dict
-  returned: always
-probed:
-  description: What the probe found open at each address, or why it could not ask.
-  type: dict
+msg:
+  description: All findings in a numbered list, or that there are none, and what the probe found open.
+  type: str
   returned: always
 """
 

@@ -13,7 +13,9 @@ from .verify_finding import Finding, failure, output
 
 State = Mapping[str, Any]
 Rules = Sequence[Mapping[str, Any]]
-_AGAIN = "Run the playbook again, or declare it in `hardening_firewall_rules`"
+_DECLARE = "or declare it in `hardening_firewall_rules`"
+#: Runs delete no rule that they have not made.
+_DELETE = f"`ufw status numbered` and `ufw delete NUMBER` take it away; {_DECLARE}"
 _ACCEPT = re.compile(
     r"^(?:-s (?P<source>\S+) )?(?:-d \S+ )?-p (?P<protocol>tcp|udp) -m (?:tcp|udp) --dport (?P<port>\d+) -j ACCEPT$"
 )
@@ -52,7 +54,12 @@ def firewall(state: State, rules: Rules, version: int) -> Iterator[Finding]:
         yield Finding(where, f"`{policy}`", "-P INPUT DROP", "`ufw default deny incoming`, or run again")
     for rule in entry:
         if rule.endswith("-j ACCEPT"):
-            yield Finding(where, f"`-A INPUT {rule}`, past ufw", "no such rule", _AGAIN)
+            yield Finding(
+                where,
+                f"`-A INPUT {rule}`, past ufw",
+                "no such rule",
+                f"`{_program(version)} -D INPUT {rule}`, {_DECLARE}",
+            )
     wanted = {
         (str(rule.get("protocol") or "tcp"), int(rule["port"]), source)
         for rule in rules
@@ -64,10 +71,10 @@ def firewall(state: State, rules: Rules, version: int) -> Iterator[Finding]:
             source = match["source"] or ""
             found.add((match["protocol"], int(match["port"]), "" if source in ("0.0.0.0/0", "::/0") else source))
         elif not rule.endswith(("-j DROP", "-j REJECT")):
-            yield Finding(where, f"`-A {ours} {rule}`", "no such rule", _AGAIN)
+            yield Finding(where, f"`-A {ours} {rule}`", "no such rule", _DELETE)
     for protocol, port, source in sorted(found - wanted):
         whom = source or "everybody"
-        yield Finding(where, f"{port}/{protocol} open for {whom}", "nobody declares that port for them", _AGAIN)
+        yield Finding(where, f"{port}/{protocol} open for {whom}", "nobody declares that port for them", _DELETE)
     for protocol, port, source in sorted(wanted - found):
         name = next(rule["name"] for rule in rules if int(rule["port"]) == port)
         yield Finding(
@@ -141,7 +148,7 @@ def sockets(state: State, ports: Sequence[Declared]) -> Iterator[Finding]:
                 "listening sockets",
                 f"{who} on {at}:{key[1]}/{key[0]}",
                 "nobody declares that port",
-                "Stop it, bind it to 127.0.0.1, or declare it in `hardening_firewall_rules`",
+                f"Stop it, bind it to 127.0.0.1, {_DECLARE}",
             )
 
 
@@ -155,5 +162,5 @@ def probe(address: str, opened: Iterable[Port], ports: Sequence[Declared], calle
             f"probe of {address}",
             f"{text(port)} open from here",
             declared,
-            "A container may have published it: see `docker ps`; or declare it in `hardening_firewall_rules`",
+            f"A container may have published it: see `docker ps`; {_DECLARE}",
         )

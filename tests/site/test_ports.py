@@ -16,7 +16,7 @@ import pytest
 
 from tests.lab import droplet, inventory, settings
 from tests.lab.engine import docker
-from tests.site.system import BIN, PROJECT, Run, environment
+from tests.site.system import BIN, PROJECT, Run, changes, environment
 
 NAME, ADDRESS, DOMAIN = "shipshape-ports-one", "10.77.0.81", "ports-one.test"
 STRANGER, STRANGERS_ADDRESS = "shipshape-ports-stranger", "10.77.0.82"
@@ -27,6 +27,13 @@ CONTAINER = """
 tar -C "$(mktemp -d)" -c --transform 's,.*/,bin/,' --absolute-names /bin/busybox | docker import - box >/dev/null
 docker run --detach --restart always --name web --publish 0.0.0.0:8080:80 \\
   box /bin/busybox httpd -f -p 80 -h / >/dev/null
+"""
+
+
+#: What the kernel holds and no file shows.
+IN_FORCE = r"""
+for one in iptables-save ip6tables-save; do $one | grep -v '^#' | sed 's/\[[0-9:]*\]//'; done
+sysctl -a 2>/dev/null | grep -E '^net.ipv4.(conf|tcp_sync)'; systemctl list-units --failed
 """
 
 
@@ -55,6 +62,12 @@ class Operator:
         return docker("exec", NAME, "bash", "-euo", "pipefail", "-c", script)
 
 
+@pytest.fixture(scope="module")
+def container(operator: Operator) -> None:
+    operator.console("apt-get -qq install busybox-static >/dev/null 2>&1")
+    operator.console(CONTAINER)
+
+
 def reaches(port: int, machine: str = "") -> bool:
     """Whether a connection from the controller or from another machine comes about."""
     command = ["bash", "-c", f"timeout 3 bash -c '</dev/tcp/{ADDRESS}/{port}' 2>/dev/null"]
@@ -70,14 +83,89 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     someone = Operator(tmp_path_factory.mktemp("ports"))
     run = someone.play("site.yml", "--skip-tags", "app,backup")
     assert run.code == 0, run.tail
-    someone.console("apt-get -qq install busybox-static >/dev/null 2>&1")
-    someone.console(CONTAINER)
     yield someone
     for name in (NAME, STRANGER):
         droplet.remove(name)
 
 
-def test_a_port_that_a_container_publishes_is_closed_unless_it_is_declared(operator: Operator) -> None:
+def test_verify_passes_on_a_droplet_after_its_first_run_and_changes_nothing(operator: Operator) -> None:
+    before = changes(NAME), operator.console(IN_FORCE)
+    operator.console("touch /run/before-verify")
+    run = operator.play("playbooks/verify.yml", "--verbose")
+    assert run.code == 0, run.tail
+    assert "In force is what was declared" in run.output and "open: 22/tcp, 80/tcp, 443/tcp" in run.output
+    assert (changes(NAME), operator.console(IN_FORCE)) == before
+    places = "/etc /usr /srv /root /var/lib/shipshape /home/deploy/.ssh"
+    assert operator.console(f"find {places} -newer /run/before-verify") == ""
+
+
+def test_verify_names_everything_that_is_not_as_declared(operator: Operator) -> None:
+    site = "/etc/shipshape/tls/ports-app"
+    operator.console(f"""
+        mv {site} /root/tls; mkdir {site}
+        openssl req -newkey rsa:2048 -nodes -subj /CN={DOMAIN} -keyout /root/key.pem -out /root/request.pem 2>/dev/null
+        openssl x509 -req -in /root/request.pem -signkey /root/key.pem -days -1 -out /root/other.pem 2>/dev/null
+        ln -s /root/other.pem {site}/fullchain.pem
+        echo 'PasswordAuthentication yes' >/etc/ssh/sshd_config.d/00-a.conf
+        echo 'games ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/99-foreign
+        sysctl -qw net.ipv4.tcp_syncookies=0
+        usermod --append --groups docker nobody
+        systemd-run --quiet --unit=left-open python3 -m http.server 8000
+        systemd-run --quiet --unit=broken false || true
+        ufw allow 8000/tcp >/dev/null
+    """)
+    try:
+        run = operator.play("playbooks/verify.yml")
+        assert run.code != 0
+        for words in (
+            "sshd: found `passwordauthentication yes`",
+            "sudo: found games: (ALL) NOPASSWD: ALL; declared: only `admins` may become root",
+            "Look at /etc/sudoers.d/99-foreign",
+            "groups: found nobody in group docker",
+            "firewall (IPv4): found 8000/tcp open for everybody",
+            "firewall (IPv6): found 8000/tcp open for everybody",
+            "listening sockets: found python3 on 0.0.0.0:8000/tcp",
+            "kernel: found net.ipv4.tcp_syncookies = 0; declared: 1",
+            f"certificate of {DOMAIN}: found {site}/fullchain.pem, valid from",
+            f"certificate of {DOMAIN}: found another one served",
+            "units: found broken.service has failed",
+            f"probe of {ADDRESS}: found 8000/tcp open from here",
+        ):
+            assert words in run.output, f"{words}\n{run.tail}"
+    finally:
+        operator.console(f"""
+            rm -f /etc/ssh/sshd_config.d/00-a.conf /etc/sudoers.d/99-foreign; rm -r {site}; mv /root/tls {site}
+            sysctl -qw net.ipv4.tcp_syncookies=1; gpasswd --delete nobody docker >/dev/null
+            systemctl stop left-open; systemctl reset-failed; ufw delete allow 8000/tcp >/dev/null
+        """)
+    run = operator.play("playbooks/verify.yml")
+    assert run.code == 0, run.tail
+
+
+def test_verify_names_a_stopped_ufw_once_for_each_protocol(operator: Operator) -> None:
+    operator.console("ufw disable >/dev/null")
+    try:
+        run = operator.play("playbooks/verify.yml")
+    finally:
+        operator.console("ufw --force enable >/dev/null")
+    assert run.code != 0 and "2 findings" in run.output
+    for version in (4, 6):
+        assert f"firewall (IPv{version}): found ufw is not active" in run.output
+
+
+def test_verify_names_a_port_that_a_container_publishes(operator: Operator, container: None) -> None:
+    operator.console("iptables -I DOCKER-USER -j ACCEPT")
+    try:
+        run = operator.play("playbooks/verify.yml")
+    finally:
+        operator.console("iptables -D DOCKER-USER -j ACCEPT")
+    assert run.code != 0
+    assert "listening sockets: found docker-proxy on 0.0.0.0:8080/tcp" in run.output
+    assert "ports of containers (IPv4): found DOCKER-USER begins with `-j ACCEPT`" in run.output
+    assert f"probe of {ADDRESS}: found 8080/tcp open from here; declared: nobody declares that port" in run.output
+
+
+def test_a_port_that_a_container_publishes_is_closed_unless_it_is_declared(operator: Operator, container: None) -> None:
     assert "0.0.0.0:8080" in operator.console("ss -H -tln")
     assert operator.console("timeout 3 bash -c '</dev/tcp/172.17.0.2/80' && echo up") == "up"
     assert not reaches(PORT) and not reaches(PORT, STRANGER)
