@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Port = tuple[str, int]
@@ -68,8 +68,12 @@ def declared(
         for address in (bound or {}).get(row["name"]) or row["addresses"]:
             addresses += _LOOPBACK.get(address, (ANY if address in ("*", "0.0.0.0", "::") else address,))
         ports.append(_port(row, tuple(dict.fromkeys(addresses))))
-    known = {port.key for port in ports if not port.inside}
-    return [*ports, *(port for port in (_port(rule, (ANY,)) for rule in rules) if port.key not in known)]
+    # A rule lets somebody in to a service; where that listens, the service declares.
+    bound_to = {port.key: port.addresses for port in ports if not port.inside}
+    for rule in rules:
+        plain = _port(rule, (ANY,))
+        ports.append(replace(plain, addresses=bound_to.get(plain.key, plain.addresses)))
+    return ports
 
 
 def _port(row: Mapping[str, Any], addresses: tuple[str, ...]) -> Declared:

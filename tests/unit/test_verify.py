@@ -311,6 +311,14 @@ def test_the_probe_finds_what_is_open_and_not_for_whoever_asks() -> None:
     assert len(list(verify_ports.probe("192.0.2.1", opened, ports, ["203.0.113.7"]))) == 1
 
 
+def test_a_rule_for_more_people_opens_a_service_to_them_and_moves_it_nowhere(state: dict[str, Any]) -> None:
+    database = {"name": "postgresql", "port": 5432, "addresses": ["localhost", "10.0.0.3"], "sources": ["10.0.0.2/32"]}
+    ports = declared([*RULES, {"name": "office", "port": 5432, "sources": ["203.0.113.7"]}], [*LISTENS[:2], database])
+    assert ("tcp", 5432) in reachable(ports, ["203.0.113.7"]) & reachable(ports, ["10.0.0.2"])
+    listening(state, "0.0.0.0:5432", "postgres")
+    only(state, "postgres on 0.0.0.0:5432", wanted=replace(WANTED, ports=ports))
+
+
 def test_a_port_that_is_for_the_host_alone_is_a_finding_when_the_probe_finds_it() -> None:
     (finding,) = verify_ports.probe("192.0.2.1", [("tcp", 5432)], declared(RULES, LISTENS), [])
     assert finding.declared == "postgresql is for this host alone"
