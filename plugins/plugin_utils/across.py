@@ -6,6 +6,7 @@ is passed over here.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,6 +99,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     apps = apps_of(variables)
     yield from _domains(apps)
     yield from _ports(apps, variables)
+    yield from _rules(apps, variables)
     yield from _databases(apps)
     for name, app in apps.items():
         path: Path = ("apps", name)
@@ -138,6 +140,42 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
             wanted = f"another port, such as `port: {_free(port, taken)}`"
             yield Problem(("apps", name, "port"), f"{port}{derived}; {taken[port]} has that port", wanted)
         taken.setdefault(port, f"apps.{name}")
+
+
+def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
+    """The operator's own ports against those that are declared elsewhere, and against each other."""
+    ssh = str(variables.get("hardening_ssh_port", 22))
+    taken = {("tcp", ssh): ("SSH", "`hardening_ssh_port`, and `hardening_ssh_sources` for whom")}
+    for name, app in apps.items():
+        if app.get("type") == "python":
+            instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
+            taken.setdefault(("tcp", str(port_of(name, app))), (f"apps.{name}", instead))
+    rules = variables.get("hardening_firewall_rules")
+    for index, rule in enumerate(rules if isinstance(rules, list) else []):
+        path: Path = ("hardening_firewall_rules", index)
+        number = str(_mapping(rule).get("port", ""))
+        if not number.isdigit():
+            continue
+        if not 1 <= int(number) <= 65535:
+            yield Problem((*path, "port"), f"the number {number}", "a port, from 1 to 65535")
+        key = (str(_mapping(rule).get("protocol", "tcp")), number)
+        if key in taken:
+            owner, instead = taken[key]
+            yield Problem((*path, "port"), f"{number}; {owner} has that port", instead)
+        again = f"hardening_firewall_rules[{index}]"
+        taken.setdefault(key, (again, "each port once, with all its `sources` in one rule"))
+        for place, source in _entries(_mapping(rule).get("sources")):
+            if not _is_network(source):
+                wanted = "an address or a network, such as 203.0.113.7 or 10.0.0.0/24"
+                yield Problem((*path, "sources", place), f'the text "{source}"', wanted)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _free(port: int, taken: Mapping[int, str]) -> int:

@@ -260,6 +260,7 @@ WIRED = {
     "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "hardening_contributed_forwarding": "",
+    "docker_published_ports": "hardening_firewall_rules",
     "nginx_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",

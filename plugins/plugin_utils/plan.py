@@ -133,22 +133,47 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _firewall(apps: Apps, topology: Topology, host: str, clients: Sequence[Row]) -> list[Row]:
-    rules: list[Row] = []
+def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list[Row]:
+    """What the services of `host` listen on and for whom: the one declaration of ports.
+
+    `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
+    and of no account where all addresses are loopback's.
+    """
+    rows: list[Row] = []
     if host in topology.proxy:
-        rules += [{"name": "http", "port": 80, "protocol": "tcp"}, {"name": "https", "port": 443, "protocol": "tcp"}]
+        for name, port in (("http", 80), ("https", 443)):
+            rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": ["*"], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
-    if host in topology.app and proxies:
-        rules += [
-            {"name": name, "port": _port(name, app), "protocol": "tcp", "sources": proxies}
-            for name, app in _of_type(apps, "python").items()
-            if app.get("domains")
-        ]
-    addresses = dict.fromkeys(address for client in clients for address in client["addresses"])
-    remote = [address for address in addresses if address != host_network(LOOPBACK)]
-    if remote:
-        rules.append({"name": "postgresql", "port": POSTGRESQL_PORT, "protocol": "tcp", "sources": remote})
-    return rules
+    for name, app in _of_type(apps, "python").items() if host in topology.app else ():
+        address = topology.app_address(host, public=bool(app.get("domains")))
+        sources = [] if address == LOOPBACK else proxies
+        rows.append(
+            {"name": name, "port": _port(name, app), "protocol": "tcp", "addresses": [address], "sources": sources}
+        )
+    if host in topology.database:
+        allowed = dict.fromkeys(
+            address for client in postgresql["postgresql_clients"] for address in client["addresses"]
+        )
+        rows.append(
+            {
+                "name": "postgresql",
+                "port": POSTGRESQL_PORT,
+                "protocol": "tcp",
+                "addresses": postgresql["postgresql_listen_addresses"],
+                "sources": [address for address in allowed if address != host_network(LOOPBACK)],
+            }
+        )
+    return rows
+
+
+def _firewall(listens: Sequence[Row]) -> list[Row]:
+    """What the firewall must let in for that."""
+    return [
+        {"name": row["name"], "port": row["port"], "protocol": row["protocol"]}
+        | ({"sources": row["sources"]} if row["sources"] else {})
+        for row in listens
+        if not {LOOPBACK, "localhost"}.issuperset(row["addresses"])
+    ]
 
 
 def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Sequence[Row]) -> list[str]:
@@ -179,11 +204,13 @@ def plan(apps: Apps, topology: Topology, host: str) -> Row:
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
     postgresql = _postgresql(apps, topology, host)
+    listens = _listens(apps, topology, host, postgresql)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,
         **postgresql,
-        "hardening_contributed_firewall_rules": _firewall(apps, topology, host, postgresql["postgresql_clients"]),
+        "listens": listens,
+        "hardening_contributed_firewall_rules": _firewall(listens),
         "backup_paths": _backup_paths(apps, topology, host, certificates),
         "database_logins": _logins(apps, topology, host),
     }

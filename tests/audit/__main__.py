@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from plugins.plugin_utils.declared_ports import Port
 from tests.audit import declared, docker_bench, lynis, openscap, probe, report, ssh_audit, waivers
 from tests.audit.model import AuditError, Judgement, Result, judge
 from tests.audit.target import Target
@@ -70,7 +71,7 @@ def audit(image: str, name: str, address: str, *, keep: bool) -> Judgement:
     return judgement
 
 
-def to_production(image: str, name: str, address: str) -> set[probe.Port]:
+def to_production(image: str, name: str, address: str) -> set[Port]:
     """Start the droplet, run site.yml and reboot, as what counts is what comes back; return the declared ports."""
     services.ensure_services()
     droplet.start(name, image, address, [DOMAIN])
@@ -98,7 +99,7 @@ def to_production(image: str, name: str, address: str) -> set[probe.Port]:
     return declared.ports(planned, HOST, ssh_port=Target.port)
 
 
-def ask_all(target: Target, raw: Path, guide: Path, ports: set[probe.Port]) -> list[Result]:
+def ask_all(target: Target, raw: Path, guide: Path, ports: set[Port]) -> list[Result]:
     """The scans from outside come last: what they provoke, a ban for example, must not hinder the others."""
     auditors: dict[str, Callable[[], Result]] = {
         openscap.NAME: lambda: openscap.run(target, raw, guide),

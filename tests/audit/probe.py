@@ -7,12 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 from xml.etree import ElementTree
 
+from plugins.plugin_utils.declared_ports import Port, text
 from tests.audit.model import AuditError, Finding, Result
 from tests.audit.target import Target
 from tests.lab.host import ensure_program, privileged
 
 NAME = "probe"
-Port = tuple[str, int]
 # The wire is a bridge on this machine and loses nothing: one repetition, and no courtesy towards routers.
 SCANS = {
     "tcp": ("-sS", "-p-", "--max-retries=1", "--min-rate=8000"),
@@ -66,7 +66,3 @@ def compare(open_ports: Collection[Port], declared: Collection[Port]) -> Result:
         tuple(Finding(text(port), "open from outside, and declared by nobody") for port in undeclared),
         tuple(Finding(text(port), "declared, but nothing answers") for port in silent),
     )
-
-
-def text(port: Port) -> str:
-    return f"{port[1]}/{port[0]}"

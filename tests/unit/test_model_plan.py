@@ -144,6 +144,19 @@ def test_several_app_hosts_are_several_upstreams_and_each_listens_where_every_pr
     assert [rule.get("sources") for rule in rules if rule["name"] == "malar-api"] == [["10.0.0.1/32"]]
 
 
+def test_each_service_declares_its_addresses_and_sources_and_the_firewall_follows() -> None:
+    web, server, database = (plan(APPS, THREE, host)["listens"] for host in ("web1", "app1", "db1"))
+    assert [(row["port"], row["addresses"], row["sources"]) for row in web] == [(80, ["*"], []), (443, ["*"], [])]
+    assert [(row["name"], row["addresses"], row["sources"]) for row in server] == [
+        ("malar-api", ["10.0.0.2"], ["10.0.0.1/32"])
+    ]
+    assert [(row["name"], row["addresses"], row["sources"]) for row in database] == [
+        ("postgresql", ["localhost", "10.0.0.3"], ["10.0.0.2/32"])
+    ]
+    inside = [row["port"] for row in plan(APPS, ONE, "web1")["listens"] if row["addresses"] != ["*"]]
+    assert inside == [PORT, 5432]
+
+
 def test_an_ipv6_database_is_reached_and_opened_as_such() -> None:
     assert "@[fd00::3]:5432/" in app(GROWN, "app1")["env"]["DATABASE_URL"]
     assert plan(APPS, GROWN, "db1")["postgresql_listen_addresses"] == ["localhost", "fd00::3"]
