@@ -6,7 +6,6 @@ is passed over here.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,39 +142,19 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
 
 
 def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
-    """The operator's own ports against those that are declared elsewhere, and against each other."""
+    """The operator's own ports against those that are declared elsewhere."""
     ssh = str(variables.get("hardening_ssh_port", 22))
-    taken = {("tcp", ssh): ("SSH", "`hardening_ssh_port`, and `hardening_ssh_sources` for whom")}
+    taken = {ssh: ("SSH", "`hardening_ssh_port`, and `hardening_ssh_sources` for whom")}
     for name, app in apps.items():
         if app.get("type") == "python":
             instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
-            taken.setdefault(("tcp", str(port_of(name, app))), (f"apps.{name}", instead))
+            taken.setdefault(str(port_of(name, app)), (f"apps.{name}", instead))
     rules = variables.get("hardening_firewall_rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else []):
-        path: Path = ("hardening_firewall_rules", index)
         number = str(_mapping(rule).get("port", ""))
-        if not number.isdigit():
-            continue
-        if not 1 <= int(number) <= 65535:
-            yield Problem((*path, "port"), f"the number {number}", "a port, from 1 to 65535")
-        key = (str(_mapping(rule).get("protocol", "tcp")), number)
-        if key in taken:
-            owner, instead = taken[key]
-            yield Problem((*path, "port"), f"{number}; {owner} has that port", instead)
-        again = f"hardening_firewall_rules[{index}]"
-        taken.setdefault(key, (again, "each port once, with all its `sources` in one rule"))
-        for place, source in _entries(_mapping(rule).get("sources")):
-            if not _is_network(source):
-                wanted = "an address or a network, such as 203.0.113.7 or 10.0.0.0/24"
-                yield Problem((*path, "sources", place), f'the text "{source}"', wanted)
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
+        if number in taken and str(_mapping(rule).get("protocol", "tcp")) == "tcp":
+            owner, instead = taken[number]
+            yield Problem(("hardening_firewall_rules", index, "port"), f"{number}; {owner} has that port", instead)
 
 
 def _free(port: int, taken: Mapping[int, str]) -> int:
