@@ -67,7 +67,7 @@ def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: S
     """The controller dies at four moments of a first run, the database on its own droplet."""
     system.start("apart", database_apart.hosts, DOMAINS)
     try:
-        for moment in ("Packages | Install those", "Way in | Admins", "Certificates | Issue", "Deploy | "):
+        for moment in ("Packages | Install those", "Way in | Admins", "Certificates | Configure", "Deploy | "):
             printed = database_apart.play_and_kill("site.yml", moment)
             assert moment in printed, printed[-3000:]
         run = database_apart.play("site.yml")
