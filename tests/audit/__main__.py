@@ -96,6 +96,8 @@ def to_production(image: str, name: str, address: str) -> set[Port]:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise AuditError("\n".join(["site.yml failed:", *lines[-40:]]))
     droplet.reboot(name)
+    # As its timer does a few minutes later.
+    Target(address, inventory.ADMIN).root("systemctl start shipshape-aide.service")
     return declared.ports(planned, HOST, ssh_port=Target.port)
 
 
