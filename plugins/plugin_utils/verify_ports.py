@@ -91,7 +91,7 @@ def forwarding(state: State, published: Rules, version: int) -> Iterator[Finding
     listing = output(state, _program(version))
     if listing is None:
         return  # said already
-    hint = "`systemctl restart shipshape-docker-firewall`, or run again"
+    hint = "`systemctl reload shipshape-docker-firewall`"
     if chain(listing, "DOCKER-USER")[:1] != [f"-j {CHAIN}"]:
         first = next(iter(chain(listing, "DOCKER-USER")), "nothing")
         yield Finding(where, f"DOCKER-USER begins with `{first}`", f"-j {CHAIN}", hint)
@@ -99,7 +99,7 @@ def forwarding(state: State, published: Rules, version: int) -> Iterator[Finding
     forward = [rule for rule in chain(listing, "FORWARD") if not rule.startswith("-j DOCKER-ISOLATION-STAGE-")]
     if forward[:1] != ["-j DOCKER-USER"]:
         first = next(iter(forward), "nothing")
-        yield Finding(where, f"FORWARD begins with `{first}`", "-j DOCKER-USER", "`systemctl restart docker`")
+        yield Finding(where, f"FORWARD begins with `{first}`", "-j DOCKER-USER", hint)
     found, wanted = chain(listing, CHAIN), docker_rules(published, version)
     for rule in wanted:
         if rule not in found:

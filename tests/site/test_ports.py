@@ -33,8 +33,12 @@ docker run --detach --restart always --name web --publish 0.0.0.0:8080:80 \\
 #: What the kernel holds and no file shows.
 IN_FORCE = r"""
 for one in iptables-save ip6tables-save; do $one | grep -v '^#' | sed 's/\[[0-9:]*\]//'; done
-sysctl -a 2>/dev/null | grep -E '^net.ipv4.(conf|tcp_sync)'; systemctl list-units --failed
+{ sysctl -a 2>/dev/null || true; } | grep -E '^net.ipv4.(conf|tcp_sync)'; systemctl list-units --failed
 """
+
+WITHOUT_DOCKERS_RULES = (
+    "iptables -S FORWARD | grep -i docker | sed s/^-A/-D/ | while read -r rule; do iptables $rule; done"
+)
 
 
 class Operator:
@@ -172,7 +176,7 @@ def test_a_port_that_a_container_publishes_is_closed_unless_it_is_declared(opera
     # It is our chain that closes it: without the jump Docker lets everybody in.
     operator.console("iptables -D DOCKER-USER -j SHIPSHAPE-DOCKER")
     assert reaches(PORT) and reaches(PORT, STRANGER)
-    operator.console("systemctl restart shipshape-docker-firewall")
+    operator.console("systemctl reload shipshape-docker-firewall")
     assert not reaches(PORT)
 
 
@@ -204,7 +208,9 @@ def test_a_declared_port_is_open_for_its_sources_alone(operator: Operator) -> No
 
 def test_the_rules_outlive_what_happens_to_firewall_and_engine(operator: Operator) -> None:
     restarts = "systemctl restart docker", "systemctl restart ufw"
-    for event in (*restarts, "ufw reload", "ufw disable && ufw --force enable"):
+    # Docker then finds the container running, puts its rules anew, and leaves DOCKER-USER where it is.
+    flushed = f"systemctl stop docker.socket docker; {WITHOUT_DOCKERS_RULES}; systemctl start docker.socket docker"
+    for event in (*restarts, "ufw reload", "ufw disable && ufw --force enable", flushed):
         operator.console(f"{event} >/dev/null")
         assert not reaches(PORT), event
         assert "DOCKER-USER" in "".join(operator.console("iptables -S FORWARD").splitlines()[1:3]), event
@@ -226,7 +232,12 @@ def test_docker_and_fail2ban_keep_their_chains_through_a_run_and_a_reload(operat
 def test_over_ipv6_what_is_forwarded_to_a_bridge_is_dropped_unless_declared(operator: Operator) -> None:
     """With the kernel's own forwarding: a namespace is the outside, another one the container."""
     operator.console("""
+        # Docker turns IPv6 off in namespaces to come when it has none itself.
+        sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
         ip netns add outside; ip netns add inside
+        for space in outside inside; do
+          ip netns exec $space sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
+        done
         ip link add out type veth peer name e netns outside; ip link add br-inside type bridge
         ip link add in type veth peer name e netns inside; ip link set in master br-inside
         ip -6 address add fd77:1::1/64 dev out nodad; ip -6 address add fd77:2::1/64 dev br-inside nodad
