@@ -259,6 +259,7 @@ WIRED = {
     "hardening_admins": "admins",
     "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
+    "hardening_contributed_jails": "",
     "nginx_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
@@ -274,4 +275,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "version", "to"})
+OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "reboot", "version", "to"})
