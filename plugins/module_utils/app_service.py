@@ -18,6 +18,36 @@ PROPERTIES = (
     "NRestarts",
     "Result",
 )
+#: What roles/app/templates/app.service.j2 says of the service, so that a migration can no more and no less.
+SANDBOX = (
+    "UMask=0027",
+    "StateDirectoryMode=0750",
+    "PrivateTmp=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "InaccessiblePaths=-/etc/shipshape",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "AmbientCapabilities=",
+    "PrivateDevices=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "RemoveIPC=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+    "SystemCallErrorNumber=EPERM",
+)
 #: A process that ended so often after a start will not get better by waiting.
 HOPELESS = 3
 #: Without a health path, a service that stays up so long is taken for a good one.
@@ -140,14 +170,7 @@ def run_once(unit: str, account: str, directory: str, environment_file: str, sta
         "EnvironmentFile=" + environment_file,
         "StateDirectory=" + state,
         f"Environment=HOME=/var/lib/{state} PYTHONUNBUFFERED=1",
-        "UMask=0027",
-        "NoNewPrivileges=yes",
-        "PrivateTmp=yes",
-        "PrivateDevices=yes",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "CapabilityBoundingSet=",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        *SANDBOX,
         f"RuntimeMaxSec={patience}",
     ]
     command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit=" + unit]

@@ -261,6 +261,7 @@ WIRED = {
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "hardening_contributed_forwarding": "",
     "docker_published_ports": "hardening_firewall_rules",
+    "hardening_contributed_jails": "",
     "nginx_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
@@ -276,4 +277,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "version", "to"})
+OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "reboot", "version", "to"})

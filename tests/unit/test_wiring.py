@@ -60,6 +60,12 @@ class Wired:
         manager = VariableManager(self.loader, inventory)
         self.variables = dict(manager.get_vars(host=inventory.get_host(host)))
         self.variables["hostvars"] = HostVars(inventory, manager, self.loader)
+        # Of the role whose exports the wiring hands on; a play that imports it sees them.
+        defaults, fixed = (
+            self.loader.load_from_file(str(ROOT / "roles/nginx" / part / "main.yml"), trusted_as_template=True)
+            for part in ("defaults", "vars")
+        )
+        self.variables = {**defaults, **self.variables, **fixed}
         self.variables.update(self.loader.load_from_file(str(WIRING), trusted_as_template=True))
         self.variables.update(extra)
 
@@ -86,6 +92,47 @@ def test_what_the_user_says_under_the_roles_own_name_is_added_and_backed_up(tmp_
     assert database["postgresql_listen_addresses"] == ["localhost", "10.0.0.3", "10.8.0.1"]
     assert database["backup_databases"] == ["api", "reports"]
     assert Wired(tmp_path, "web1")["backup_databases"] == []
+
+
+def test_only_a_proxy_bans_for_the_proxy(tmp_path: Path) -> None:
+    jails = Wired(tmp_path, "web1")["hardening_contributed_jails"]
+    assert [jail["name"] for jail in jails] == ["nginx-http-auth", "nginx-limit-req", "nginx-probes"]
+    assert Wired(tmp_path, "db1")["hardening_contributed_jails"] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        ({"uri": "/.env"}, True),
+        ({"uri": "/blog/WP-Login.php?x=1"}, True),
+        ({"uri": "/.git/config", "status": 403}, True),
+        ({"uri": "", "method": "", "protocol": "", "status": 400}, True),
+        ({"uri": "/wp-login.php", "status": 200}, False),
+        ({"uri": "/api/orders/7"}, False),
+        ({"uri": "/environment"}, False),
+        ({"uri": "/.well-known/security.txt"}, False),
+        # Whoever writes a whole line into an address gets its quotes escaped, and is not taken for another.
+        ({"uri": r"/\",\"client\":\"192.0.2.9\"", "client": "198.51.100.1"}, False),
+        ({"uri": r"/.env\",\"client\":\"192.0.2.9\"", "client": "198.51.100.1"}, True),
+    ],
+)
+def test_only_a_request_for_a_hole_that_is_not_here_counts_as_a_probe(
+    said: dict[str, Any], counts: bool, tmp_path: Path
+) -> None:
+    jail = Wired(tmp_path, "web1")["hardening_contributed_jails"][-1]
+    line: dict[str, Any] = {
+        "client": "203.0.113.5",
+        "host": "shop.test",
+        "server": "shop.test",
+        "method": "GET",
+        "protocol": "HTTP/2.0",
+    }
+    line = {**line, "status": 404, **said}
+    order = ("client", "host", "server", "method", "uri", "protocol")
+    text = "," + ",".join(f'"{name}":"{line[name]}"' for name in order) + f',"status":{line["status"]},"bytes":0'
+    patterns = [pattern.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)") for pattern in jail["patterns"]]
+    found = [match["address"] for pattern in patterns if (match := re.search(pattern, text))]
+    assert found == ([line["client"]] if counts else [])
 
 
 def test_a_secret_that_is_nowhere_concerns_only_who_needs_it(tmp_path: Path) -> None:
