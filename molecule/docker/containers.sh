@@ -4,10 +4,10 @@ set -euo pipefail
 docker info --format 'driver={{.LoggingDriver}} live={{.LiveRestoreEnabled}}'
 docker rm --force shipshape-probe shipshape-peer >/dev/null 2>&1 || true
 docker network rm shipshape-own >/dev/null 2>&1 || true
-# The host's own Python, with what it loads.
+# The host's own Python, with what it loads; libgcc_s it loads only when a thread ends.
 python=$(realpath /usr/bin/python3)
-tar --create --dereference --absolute-names "$python" $(ldd "$python" | grep -o '/[^ ]*') /usr/lib/python3* /etc/passwd \
-  | docker import - shipshape-probe >/dev/null
+tar --create --dereference --absolute-names "$python" $(ldd "$python" | grep -o '/[^ ]*') /usr/lib/python3* \
+  /lib/x86_64-linux-gnu/libgcc_s.so.1 | docker import - shipshape-probe >/dev/null
 serve="docker run --detach"
 $serve --name shipshape-probe --publish 8081:80 shipshape-probe "$python" -m http.server 80 >/dev/null
 $serve --name shipshape-peer shipshape-probe "$python" -m http.server 80 >/dev/null
@@ -25,7 +25,8 @@ echo "default bridge: $(probe "$(printf "$connect" "$peer")")"
 docker network create shipshape-own >/dev/null
 docker network connect shipshape-own shipshape-probe
 docker network connect shipshape-own shipshape-peer
-echo "own network: $(probe "$(printf "$connect" shipshape-peer)")"
+peer=$(docker inspect --format '{{(index .NetworkSettings.Networks "shipshape-own").IPAddress}}' shipshape-peer)
+echo "own network: $(probe "$(printf "$connect" "$peer")")"
 echo "process: $(probe 'import os; print(os.getuid(), open("/proc/self/uid_map").read().split())')"
 systemctl restart docker
 docker inspect --format 'running={{.State.Running}} restarts={{.RestartCount}}' shipshape-probe

@@ -15,13 +15,15 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         facts = (task_vars or {}).get("ansible_facts") or {}
-        seen = facts.get("shipshape_packages") or {"names": [], "sources": []}
+        seen = facts.get("shipshape_packages") or {"names": [], "sources": [], "held": []}
         names = [str(name) for name in self._task.args.get("names") or []]
         sources = [source["name"] for source in self._task.args.get("sources") or []]
-        if set(names) <= set(seen["names"]) and set(sources) <= set(seen["sources"]):
+        held = [str(name) for name in self._task.args.get("held") or []]
+        if all(set(asked) <= set(seen[key]) for key, asked in (("names", names), ("sources", sources), ("held", held))):
             return {
                 "changed": False,
                 "installed": [],
+                "held": [],
                 "msg": "All were dealt with by an earlier transaction of this run.",
             }
         result: dict[str, Any] = self._execute_module(
@@ -31,6 +33,7 @@ class ActionModule(ActionBase):
             known = {
                 "names": sorted({*seen["names"], *names}),
                 "sources": sorted({*seen["sources"], *sources}),
+                "held": sorted({*seen["held"], *held}),
             }
             result["ansible_facts"] = {"shipshape_packages": known}
         return result

@@ -19,6 +19,13 @@ options:
     type: list
     elements: str
     default: []
+  held:
+    description:
+      - Packages on which a hold is put, so that C(apt-get upgrade) and unattended-upgrades leave them as they are.
+        One that is not installed is passed over; a hold that somebody else has put stays.
+    type: list
+    elements: str
+    default: []
   sources:
     description: Package sources to add, one deb822 file and key each.
     type: list
@@ -60,6 +67,11 @@ installed:
   type: list
   elements: str
   returned: always
+held:
+  description: Packages that were (or in check mode would be) held.
+  type: list
+  elements: str
+  returned: always
 """
 
 import base64
@@ -70,22 +82,19 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
+from ansible_collections.shipshape.droplet.plugins.module_utils import apt
 
 LISTS = "/var/lib/apt/lists"
-ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "LC_ALL": "C.UTF-8"}
-BUSY = ("Could not get lock", "Unable to lock", "is another process using it")
 
 
-def missing_packages(module: AnsibleModule, names: List[str]) -> List[str]:
+def missing_packages(names: List[str], states: Dict[str, str]) -> List[str]:
     """Those of the names that dpkg does not have as installed, in their order."""
-    if not names:
-        return []
-    # dpkg-query exits 1 when a name is unknown and still lists the others.
-    _code, out, _err = module.run_command(
-        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev}\\n"] + names
-    )
-    installed = {line.split()[0] for line in out.splitlines() if line.split()[1:2] and line.split()[1].endswith("i")}
-    return [name for name in dict.fromkeys(names) if name not in installed]
+    return [name for name in dict.fromkeys(names) if not apt.is_installed(states.get(name, ""))]
+
+
+def packages_to_hold(names: List[str], states: Dict[str, str]) -> List[str]:
+    """Those that are installed and have no hold yet."""
+    return [name for name in dict.fromkeys(names) if apt.is_installed(states.get(name, "")) and states[name][0] != "h"]
 
 
 def dearmour(text: str) -> bytes:
@@ -189,37 +198,6 @@ def fetch_key(module: AnsibleModule, source: Dict[str, Any]) -> str:
     return str(key)
 
 
-def apt(module: AnsibleModule, words: List[str], lock_timeout: int) -> None:
-    """Run apt-get; wait while another apt holds a lock that its own time-out does not cover."""
-    options = ["-o", f"DPkg::Lock::Timeout={lock_timeout}", "-o", "Acquire::Retries=3"]
-    options += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
-    deadline = time.monotonic() + lock_timeout
-    tries = 0
-    while True:
-        code, out, err = module.run_command(
-            ["apt-get", "--yes", "--quiet"] + options + words, environ_update=ENVIRONMENT
-        )
-        if code == 0:
-            return
-        # apt says what is wrong on one stream and that something is wrong on the other.
-        text = "\n".join(part.strip() for part in (out, err) if part.strip())
-        if any(word in err for word in BUSY) and time.monotonic() < deadline:
-            time.sleep(3)
-            continue
-        tries += 1
-        network = any(
-            word in err for word in ("Failed to fetch", "Temporary failure", "Could not connect", "Unable to fetch")
-        )
-        if network and tries < 3:
-            time.sleep(5 * tries)
-            continue
-        module.fail_json(
-            msg="apt-get {} failed (exit {}):\n{}\nOnce that is mended, run the same command again.".format(
-                " ".join(words), code, "\n".join(text.splitlines()[-20:])
-            )
-        )
-
-
 def wait_for_first_boot(module: AnsibleModule, timeout: int) -> None:
     """cloud-init installs and upgrades for minutes after the first boot; its result file says when it is through."""
     if not os.path.isdir("/run/cloud-init") or os.path.exists("/run/cloud-init/disabled"):
@@ -258,6 +236,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             names=dict(type="list", elements="str", default=[]),
+            held=dict(type="list", elements="str", default=[]),
             sources=dict(type="list", elements="dict", default=[], options=source_options),
             cache_valid_time=dict(type="int", default=3600),
             lock_timeout=dict(type="int", default=600),
@@ -265,7 +244,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     timeout = module.params["lock_timeout"]
-    missing = missing_packages(module, module.params["names"])
+    held = module.params["held"]
+    states = apt.states(module, list(dict.fromkeys(module.params["names"] + held)))
+    missing = missing_packages(module.params["names"], states)
+    # What comes with the missing ones will be there to hold.
+    unheld = [name for name in held if states.get(name, "")[:1] != "h"] if missing else packages_to_hold(held, states)
     wanted_files = {path: text for source in module.params["sources"] for path, text in source_files(source).items()}
     changed_files = [path for path, text in wanted_files.items() if read(path) != text]
     keyless = [source for source in module.params["sources"] if not os.path.exists(key_path(source))]
@@ -279,21 +262,28 @@ def main() -> None:
         if missing
         else []
     )
-    result: Dict[str, Any] = dict(changed=bool(missing or changed_files or keyless), installed=missing)
+    diff += (
+        [{"before": "", "after": "".join(name + "\n" for name in unheld), "after_header": "holds"}] if unheld else []
+    )
+    changes = bool(missing or changed_files or keyless)
+    result: Dict[str, Any] = dict(changed=changes or bool(unheld), installed=missing, held=unheld)
     if module._diff:
         result["diff"] = diff
-    if result["changed"] and not module.check_mode:
+    if changes and not module.check_mode:
         wait_for_first_boot(module, timeout)
         for source in keyless:
             write(key_path(source), fetch_key(module, source))
         for path in changed_files:
             write(path, wanted_files[path])
         if os.path.isdir("/var/lib/dpkg/updates") and os.listdir("/var/lib/dpkg/updates"):
-            module.run_command(["dpkg", "--configure", "-a"], environ_update=ENVIRONMENT)
+            module.run_command(["dpkg", "--configure", "-a"], environ_update=apt.ENVIRONMENT)
         if changed_files or keyless or lists_age() > module.params["cache_valid_time"]:
-            apt(module, ["update"], timeout)
+            apt.get(module, ["update"], timeout)
         if missing:
-            apt(module, ["install", "--no-install-recommends"] + missing, timeout)
+            apt.get(module, ["install", "--no-install-recommends"] + missing, timeout)
+    if unheld and not module.check_mode:
+        result["held"] = packages_to_hold(held, apt.states(module, held))
+        apt.hold(module, result["held"], timeout)
     module.exit_json(**result)
 
 
