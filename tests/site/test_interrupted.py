@@ -1,0 +1,99 @@
+"""First runs that are killed, and droplets that restart, in the middle of it: nothing is lost by either."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+from tests.lab import droplet
+from tests.site import system
+from tests.site.conftest import DOMAINS, MALAR
+from tests.site.system import PROJECT, System, descendants, environment
+
+KILLS = 20
+#: The stages' own playbooks, in the order of site.yml.
+STAGES = ("hardening", "docker", "database", "proxy", "deploy", "backup")
+#: Seconds of a run before it is killed: enough to get somewhere, too few to get through a step that takes long.
+LIFE = (1.5, 12.0)
+HOSTS = {"malar1": "10.77.0.47"}
+
+PROGRAM = Path(__file__).with_name("what_is_there.py")
+
+
+def look(host: System) -> list[str]:
+    return host.ssh(f"python3 - <<'PROGRAM'\n{PROGRAM.read_text(encoding='utf-8')}\nPROGRAM").splitlines()
+
+
+def in_force(host: System) -> set[str]:
+    """Units that are up, and every firewall rule."""
+    lines = (line for line in look(host) if line.startswith(("unit ", "iptables-save", "ip6tables-save")))
+    return {line for line in lines if not line.startswith("unit ") or line.endswith(" active")}
+
+
+def run_for(host: System, seconds: float) -> bool:
+    """Start site.yml and kill controller and workers after so long; whether it was still running."""
+    process = subprocess.Popen(
+        host.command("site.yml"), cwd=PROJECT, env=environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        for child in descendants(process.pid):
+            os.kill(child, signal.SIGKILL)
+        process.wait(timeout=30)
+        return True
+    return False
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[System]:
+    yield System(MALAR, HOSTS, tmp_path, system.bucket("shipshape-cut"), DOMAINS)
+    system.stop("cut", HOSTS)
+
+
+def test_twenty_kills_during_a_first_run_leave_no_trace(one: System) -> None:
+    system.start("cut", HOSTS, DOMAINS)
+    whole = one.play("site.yml")
+    assert whole.code == 0, whole.tail
+    wanted = look(one)
+
+    seed = time.time_ns()
+    moments = random.Random(seed)
+    kills: list[float] = []
+    while len(kills) < KILLS:
+        system.start("cut", HOSTS, DOMAINS)
+        while len(kills) < KILLS:
+            moment = moments.uniform(*LIFE)
+            if not run_for(one, moment):
+                break
+            kills.append(moment)
+        told = f"seed {seed}, killed after {', '.join(f'{moment:.1f}' for moment in kills)} s"
+        run = one.play("site.yml")
+        assert run.code == 0, f"{told}\n{run.tail}"
+        difference = [line for line in unified_diff(wanted, look(one), "whole", "killed", n=0, lineterm="")]
+        assert not difference, f"{told}\n" + "\n".join(difference)
+        run = one.play("site.yml")
+        assert run.code == 0 and run.count("changed") == 0, f"{told}\n{run.tail}"
+
+
+def test_a_restart_right_after_any_stage_brings_back_its_services_and_rules(one: System) -> None:
+    system.start("cut", HOSTS, DOMAINS)
+    for stage in STAGES:
+        run = one.play(f"playbooks/{stage}.yml")
+        assert run.code == 0, f"{stage}\n{run.tail}"
+        before = in_force(one)
+        droplet.reboot("shipshape-cut-malar1")
+        assert not (lost := before - in_force(one)), f"after {stage} and a restart: {sorted(lost)}"
+    assert one.fetch("https://api.malar-market-ledger.com/health").status == 200
+    run = one.play("site.yml")
+    assert run.code == 0, run.tail
+    assert run.count("changed") == 0, run.tail
