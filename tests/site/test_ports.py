@@ -92,13 +92,18 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         droplet.remove(name)
 
 
+def kept() -> list[str]:
+    """Every file of the droplet with its hash, but those that two daemons write to by themselves."""
+    return [line for line in changes(NAME) if not line.startswith(("/var/lib/fail2ban/", "/var/lib/postgresql/"))]
+
+
 def test_verify_passes_on_a_droplet_after_its_first_run_and_changes_nothing(operator: Operator) -> None:
-    before = changes(NAME), operator.console(IN_FORCE)
+    before = kept(), operator.console(IN_FORCE)
     operator.console("touch /run/before-verify")
     run = operator.play("playbooks/verify.yml", "--verbose")
     assert run.code == 0, run.tail
     assert "In force is what was declared" in run.output and "open: 22/tcp, 80/tcp, 443/tcp" in run.output
-    assert (changes(NAME), operator.console(IN_FORCE)) == before
+    assert (kept(), operator.console(IN_FORCE)) == before
     places = "/etc /usr /srv /root /var/lib/shipshape /home/deploy/.ssh"
     assert operator.console(f"find {places} -newer /run/before-verify") == ""
 
