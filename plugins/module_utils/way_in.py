@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 import re
 import secrets
@@ -81,9 +82,10 @@ def forget_reverted() -> None:
         os.unlink(path("reverted"))
 
 
-def revert(module: AnsibleModule) -> None:
-    """Put everything back now. Must not be called while `locked` is held."""
-    module.run_command([PROGRAM, "revert"])
+def revert(module: AnsibleModule) -> str:
+    """Put everything back now; what went wrong, or nothing. Must not be called while `locked` is held."""
+    code, _out, err = module.run_command([PROGRAM, "revert"])
+    return err.strip() if code != 0 else ""
 
 
 def confirmed_admins() -> List[str]:
@@ -143,13 +145,13 @@ def arm(module: AnsibleModule, texts: Dict[str, str], plan: Plan, seconds: int) 
 # -- what ssh is like now ---------------------------------------------------------------------------------------------
 
 
-def uses_socket() -> bool:
-    """Whether systemd listens for sshd, as Ubuntu has it since 22.10."""
-    return subprocess.run(["systemctl", "is-active", "--quiet", "ssh.socket"], check=False).returncode == 0
-
-
 def is_active(unit: str) -> bool:
     return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
+def uses_socket() -> bool:
+    """Whether systemd listens for sshd, as Ubuntu has it since 22.10."""
+    return is_active("ssh.socket")
 
 
 def parse_ports(text: str) -> List[int]:
@@ -206,7 +208,11 @@ def socket_file(ports: List[int]) -> str:
     return "# Written by Shipshape.\n[Socket]\nBindIPv6Only=both\nListenStream=\n" + lines
 
 
-def admits(rules: List[Dict[str, Any]], port: int, address: str, contains: Any) -> bool:
+def contains(network: str, address: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+
+
+def admits(rules: List[Dict[str, Any]], port: int, address: str) -> bool:
     """Whether one of the firewall's rules lets the operator's address reach sshd."""
     matching = [rule for rule in rules if rule["port"] == port and rule["protocol"] == "tcp"]
     return any(
@@ -215,9 +221,7 @@ def admits(rules: List[Dict[str, Any]], port: int, address: str, contains: Any) 
     )
 
 
-def check(
-    rules: List[Dict[str, Any]], port: int, now: List[int], taken: Dict[int, str], address: str, contains: Any
-) -> None:
+def check(rules: List[Dict[str, Any]], port: int, now: List[int], taken: Dict[int, str], address: str) -> None:
     """Refuse what would shut the operator out."""
     if port not in now and port in taken:
         raise Refused(
@@ -227,7 +231,7 @@ def check(
     ports: Set[int] = {rule["port"] for rule in rules}
     if port not in ports:
         raise Refused(f"the firewall's list has no rule for sshd's port {port}, so nobody could log in any more")
-    if not admits(rules, port, address, contains):
+    if not admits(rules, port, address):
         raise Refused(
             f"hardening_ssh_sources does not contain {address}, from where you are connected now: the firewall would "
             "cut you off. Add it, or run this from one of the addresses that are in it."

@@ -172,9 +172,14 @@ def main() -> None:
     restarted: List[str] = []
     if packages and not module.check_mode:
         automatic = apt.automatic(module, held)
+        states = apt.states(module, held)
         apt.get(module, UPGRADE, timeout)
         if held:
-            apt.get(module, HELD + held, timeout)
+            try:
+                apt.get(module, HELD + held, timeout)
+            finally:
+                # apt takes a hold away from what it upgrades, and from what it began to upgrade.
+                apt.hold(module, [name for name in held if states[name].startswith("h")], timeout)
             apt.mark_automatic(module, automatic)
     outdated = set() if module.check_mode else outdated_units()
     waiting = {unit for unit in outdated if NOT_RESTARTED.fullmatch(unit)}

@@ -94,7 +94,6 @@ port: {description: The port of that login., type: int, returned: when something
 """
 
 import contextlib
-import ipaddress
 import os
 import time
 from typing import Any, Dict, List, Tuple
@@ -106,10 +105,6 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import file_set,
 PORT_FILE = "/etc/ssh/sshd_config.d/00-shipshape-port.conf"
 SOCKET_DIRECTORY = "/etc/systemd/system/ssh.socket.d"
 SOCKET_FILE = SOCKET_DIRECTORY + "/shipshape.conf"
-
-
-def contains(network: str, address: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
 
 
 class Change:
@@ -184,7 +179,7 @@ class Change:
             return  # check mode on a bare host: the packages that have them would be here by now
         _code, out, _err = self.module.run_command(["ss", "-Hltnp"])
         taken, address = way_in.listeners(out), way_in.operator_address()
-        way_in.check(params["rules"], params["port"], self.ports_now, taken, address, contains)
+        way_in.check(params["rules"], params["port"], self.ports_now, taken, address)
         code, _out, err = self.module.run_command(["visudo", "-cq"])
         if code != 0:
             raise way_in.Refused(f"sudo's configuration is broken on this host already; mend it first:\n{err.strip()}")
@@ -281,13 +276,16 @@ def main() -> None:
         stage=dict(type="str", choices=["open", "close", "revert"], default="open"),
     )
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
-    if module.params["stage"] == "revert":
-        way_in.revert(module)
-        module.exit_json(changed=True)
-    warnings = []
     # Whoever made it is gone: begin from what was confirmed last.
     if way_in.is_armed() and not module.check_mode:
-        way_in.revert(module)
+        problem = way_in.revert(module)
+        if problem:
+            module.fail_json(
+                msg=f"The change to the way in that nobody has confirmed could not be taken back: {problem}"
+            )
+    if module.params["stage"] == "revert":
+        module.exit_json(changed=True)
+    warnings = []
     if way_in.reverted_at():
         warnings.append(f"a change to the way in that nobody confirmed was taken back on {way_in.reverted_at()}")
     try:

@@ -28,14 +28,16 @@ HOSTS = {"malar1": "10.77.0.47"}
 PROGRAM = Path(__file__).with_name("what_is_there.py")
 
 
-def look(host: System) -> list[str]:
-    return host.ssh(f"python3 - <<'PROGRAM'\n{PROGRAM.read_text(encoding='utf-8')}\nPROGRAM").splitlines()
+def look(host: System, *parts: str) -> list[str]:
+    return host.ssh(
+        f"python3 - {' '.join(parts)} <<'PROGRAM'\n{PROGRAM.read_text(encoding='utf-8')}\nPROGRAM"
+    ).splitlines()
 
 
 def in_force(host: System) -> set[str]:
     """Units that are up, and every firewall rule."""
-    lines = (line for line in look(host) if line.startswith(("unit ", "iptables-save", "ip6tables-save")))
-    return {line for line in lines if not line.startswith("unit ") or line.endswith(" active")}
+    lines = look(host, "units", "firewall")
+    return {line for line in lines if not line.startswith("unit") or line.endswith(" active")}
 
 
 def run_for(host: System, seconds: float) -> bool:

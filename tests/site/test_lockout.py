@@ -227,6 +227,18 @@ def test_the_next_run_does_not_wait_for_the_timer_of_a_dead_one(operator: Operat
     assert operator.gets_root() and not operator.gets_root(port=2222)
 
 
+def test_what_cannot_be_put_back_whole_is_not_forgotten(operator: Operator) -> None:
+    operator.harden_and_die(hardening_revert_seconds=600, hardening_ssh_port=2222)
+    kept = "/var/lib/shipshape/way-in/before.tar"
+    # As when the disk is full, or somebody has cleaned up.
+    operator.console(f"cp {kept} /root/kept.tar; head -c 1000 /root/kept.tar > {kept}")
+    said = operator.console("/usr/local/lib/shipshape/way-in revert 2>&1; echo $?; ls /var/lib/shipshape/way-in/armed")
+    assert "could be put back" in said and said.splitlines()[-2:] == ["1", "/var/lib/shipshape/way-in/armed"]
+    operator.console(f"mv /root/kept.tar {kept}")
+    run = operator.harden()
+    assert run.code == 0 and operator.gets_root() and not operator.gets_root(port=2222), run.tail
+
+
 def test_a_port_that_another_service_has_is_refused(operator: Operator) -> None:
     operator.console("systemd-run --unit squatter python3 -m http.server 2222")
     time.sleep(1)

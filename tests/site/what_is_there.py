@@ -1,4 +1,7 @@
-"""Runs on a droplet: packages, units, firewall, databases and files, as lines that can be compared with another's."""
+"""Runs on a droplet: packages, units, firewall, databases and files, as lines that can be compared with another's.
+
+Takes the parts that are wanted, by name; all without one.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ import os
 import re
 import stat
 import subprocess
+import sys
 
 #: What two droplets never have in common: keys, passwords and certificates of their own, and their names.
 OF_ITS_OWN = re.compile(
     r"/etc/(ssh/ssh_host_.*|machine-id|hostname|hosts|resolv\.conf|ld\.so\.cache|.*-|\.pwd\.lock|letsencrypt/.+"
-    r"|shipshape/(tls|postgresql)/.+|ssl/(private|certs)/ssl-cert-snakeoil.*|ssl/certs/[0-9a-f]{8}\.\d)"
+    r"|docker/key\.json|shipshape/(tls|postgresql)/.+|ssl/(private|certs)/ssl-cert-snakeoil.*|ssl/certs/[0-9a-f]{8}\.\d)"
     # Releases are named by the moment they were made.
-    r"|/srv/[^/]+/.+/.*"
+    r"|/srv/[^/]+/.+/.*|.+/__pycache__/.+"
 )
+#: Where one of the lab's droplets finds its names.
+RESOLVER = re.compile(r"DOCKER_(OUTPUT|POSTROUTING)|127\.0\.0\.11")
 #: What runs for a moment now and then, and the very connection that asks.
 PASSING = re.compile(r"(apt-|dpkg-|logrotate|man-db|e2scrub|systemd-tmpfiles|session-|user[@-]|run-|fstrim|motd)")
 UNIT_TYPES = "--type=service,timer,socket"
@@ -41,7 +47,7 @@ def firewall() -> list[str]:
     """Every rule in force, without its counters."""
     found = []
     for command in ("iptables-save", "ip6tables-save"):
-        rules = [line for line in said(command) if not line.startswith("#")]
+        rules = [line for line in said(command) if not line.startswith("#") and not RESOLVER.search(line)]
         found += [f"{command} " + re.sub(r"\[\d+:\d+\]", "", rule).strip() for rule in rules]
     return found
 
@@ -63,13 +69,18 @@ def files() -> list[str]:
 def describe(path: str) -> str:
     info = os.lstat(path)
     content = ""
-    if stat.S_ISLNK(info.st_mode) and not path.startswith("/srv/"):
+    # Links and notes there name releases.
+    if path.startswith(("/srv/", "/var/lib/")):
+        pass
+    elif stat.S_ISLNK(info.st_mode):
         content = os.readlink(path)
-    elif stat.S_ISREG(info.st_mode) and not path.startswith("/var/lib/"):
+    elif stat.S_ISREG(info.st_mode):
         with open(path, "rb") as stream:
             content = hashlib.sha256(stream.read()).hexdigest()
     return f"{path} {info.st_mode:o} {info.st_uid}:{info.st_gid} {content}"
 
 
+PARTS = {part.__name__: part for part in (packages, units, firewall, databases, files)}
+
 if __name__ == "__main__":
-    print("\n".join(sorted([*packages(), *units(), *firewall(), *databases(), *files()])))
+    print("\n".join(sorted(line for name in sys.argv[1:] or PARTS for line in PARTS[name]())))
