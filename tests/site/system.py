@@ -203,6 +203,16 @@ def environment() -> dict[str, str]:
     }
 
 
+def descendants(process: int) -> list[int]:
+    """The process and all that it has started, sessions of their own included."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = [tuple(int(word) for word in line.split()) for line in listing.splitlines()]
+    found = [process]
+    for number in found:
+        found += [child for child, parent in parents if parent == number]
+    return found
+
+
 def changes(name: str) -> list[str]:
     """What differs in a droplet from its image, with a hash of each file; what is restless anywhere is left aside."""
     diff = subprocess.run(["docker", "diff", name], capture_output=True, text=True, check=True).stdout.splitlines()

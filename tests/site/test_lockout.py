@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.lab import droplet, settings
-from tests.site.system import BIN, PROJECT, Run, environment
+from tests.site.system import BIN, PROJECT, Run, descendants, environment
 
 NAME, ADDRESS = "shipshape-lockout", "10.77.0.46"
 #: The droplet's own patience in these tests, in seconds.
@@ -123,16 +123,6 @@ class Operator:
             " $(ls /home/*/.ssh/authorized_keys); ls ssh/sshd_config.d sudoers.d; grep ^ENABLED ufw/ufw.conf;"
             " sshd -T | sort | sha256sum; iptables -S ufw-user-input; getent passwd deploy ops; getent group sudo"
         )
-
-
-def descendants(process: int) -> list[int]:
-    """The process and all that it has started, sessions of their own included."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = [tuple(int(word) for word in line.split()) for line in listing.splitlines()]
-    found = [process]
-    for number in found:
-        found += [child for child, parent in parents if parent == number]
-    return found
 
 
 @pytest.fixture(scope="module")
