@@ -71,8 +71,8 @@ test: setup ## All of the above, one after another, and count
 test-all: setup ## The same with the scenarios on every release
 	@.venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
 
-test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it: slow, and not part of `test`
-	.venv/bin/pytest tests/vm --verbose --capture=no --durations=10
+test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it; slow; KEEP=1 as for audit
+	$(if $(KEEP),SHIPSHAPE_KEEP_VM=1 ).venv/bin/pytest tests/vm --verbose --capture=no --durations=10
 
 bench: image ## Measure against bare apt and against ping
 	.venv/bin/python -m tests.bench

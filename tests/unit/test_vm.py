@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from tests.lab import image, settings
 from tests.lab.engine import LabError
+from tests.lab.host import can_become_root
 from tests.vm import audit_rules, machine
 from tests.vm.image import ensure_image
 
@@ -63,3 +66,13 @@ def test_another_audit_rule_is_another() -> None:
 @pytest.mark.parametrize("line", ["", "# comment", "-D", "-b 8192", "-e 2", "--loginuid-immutable"])
 def test_settings_of_the_audit_system_are_no_rules(line: str) -> None:
     assert audit_rules.canonical(line) is None
+
+
+@pytest.mark.skipif(not can_become_root(), reason="machines are root's processes")
+def test_process_that_has_the_number_of_a_dead_machine_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as somebody:
+        (tmp_path / "pid").write_text(f"{somebody.pid}\n", encoding="utf-8")
+        machine.kill(tmp_path)
+        assert somebody.poll() is None
+        somebody.kill()
+    assert not (tmp_path / "pid").exists()

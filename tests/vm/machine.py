@@ -33,6 +33,7 @@ MACHINE = ("-nodefaults", "-display", "none", "-machine", "q35")
 KVM = ("-accel", "kvm", "-cpu", "max,-arch-capabilities")
 SOFTWARE = ("-accel", "tcg,tb-size=512", "-cpu", "max")
 PROBE_TIMEOUT = 15
+KEEP = "SHIPSHAPE_KEEP_VM"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ class Machine:
             *("-kernel", self._file("vmlinuz"), "-initrd", self._file("initrd.img")),
             *("-append", "root=/dev/vda rw console=ttyS0"),
             *("-serial", f"file:{self._file('console.log')}"),
-            *("-drive", f"file={self._file('disk.img')},format=raw,if=virtio"),
+            # Not to wait for the controller's own disk: a power cut here is the end of a process, and what it has
+            # written until then stays written.
+            *("-drive", f"file={self._file('disk.img')},format=raw,if=virtio,cache=unsafe"),
             *("-drive", f"file={self._file('seed.tar')},format=raw,if=virtio,readonly=on"),
             *("-netdev", f"tap,id=lab,ifname={tap},script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=lab,mac={mac_of(self.address)}", "-device", "virtio-rng-pci"),
@@ -138,7 +141,10 @@ class Machine:
             "ServerAliveInterval=5",
         )
         command = ["ssh", *(f"-o{option}" for option in options), "-p", str(port), f"{user}@{self.address}"]
-        return [*command, ("" if user == "root" else "sudo -n ") + f"bash -euo pipefail -c {shlex.quote(script)}"]
+        return [
+            *command,
+            ("" if user == "root" else "sudo -n ") + f"bash --norc -euo pipefail -c {shlex.quote(script)}",
+        ]
 
     def ssh(self, script: str, user: str, port: int = 22, timeout: int = 120) -> str:
         """What a script prints that root runs on the machine, logged in as the user; it must succeed."""
@@ -316,12 +322,16 @@ def _edit_services_hosts(name: str, line: str) -> None:
 
 @contextlib.contextmanager
 def running(machine: Machine) -> Iterator[Machine]:
-    """A bare machine that is gone afterwards, however that comes; KEEP_VM=1 leaves it for a look."""
+    """A bare machine that is gone afterwards, however that comes; KEEP leaves it, and starts from it next time."""
+    keep = bool(os.environ.get(KEEP))
     try:
-        machine.start()
+        if keep and (machine.folder / "pid").exists():
+            say(f"{machine.name}: goes on from the last time")
+        else:
+            machine.start()
         yield machine
     finally:
-        if os.environ.get("KEEP_VM"):
-            say(f"{machine.name} goes on at {machine.address}; `make down` removes it")
+        if keep:
+            say(f"{machine.name}: goes on at {machine.address}; `make down` removes it")
         else:
             remove(machine.name)

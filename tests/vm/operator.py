@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -44,6 +45,8 @@ class Operator:
             "ansible_ssh_common_args": f"-o UserKnownHostsFile={settings.KNOWN_HOSTS}",
             # The tests that fail to log in do so on purpose.
             "hardening_fail2ban_ignore": [settings.SUBNET],
+            # Emulated, a machine restarts its services in its own time.
+            "hardening_revert_seconds": 300,
             **variables,
         }
         groups: dict[str, Any] = {group: {"hosts": {"vm": {}}} for group in ("proxy", "app", "database")}
@@ -67,11 +70,11 @@ class Operator:
     def harden(self, **variables: Any) -> Run:
         return self.play("playbooks/hardening.yml", "--diff", **variables)
 
-    def begin_to_harden(self, **variables: Any) -> subprocess.Popen[bytes]:
+    def begin_to_harden(self, output: IO[bytes], **variables: Any) -> subprocess.Popen[bytes]:
         """In the background, in a session of its own, so that `give_up` ends it with all its workers."""
         return subprocess.Popen(
             self.command("playbooks/hardening.yml", **variables), cwd=PROJECT, env=environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
     def ping(self) -> Run:
@@ -83,6 +86,8 @@ class Operator:
 
 
 def give_up(process: subprocess.Popen[bytes]) -> None:
-    for child in descendants(process.pid):
-        os.kill(child, signal.SIGKILL)
+    """The controller dies, its workers with it; it may have come to its end by itself."""
+    for child in descendants(process.pid) if process.poll() is None else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
     process.wait(timeout=30)
