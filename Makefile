@@ -44,7 +44,7 @@ down: ## Remove all that `up` and the tests have started; KEEP_IMAGES=1 keeps th
 
 # ---- tests
 
-.PHONY: lint unit test-role test-roles test-site test test-all bench audit docs
+.PHONY: lint unit test-role test-roles test-site test test-all test-vm bench audit docs
 lint: setup ## Check style, types and that the reference is up to date
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -70,6 +70,9 @@ test: setup ## All of the above, one after another, and count
 
 test-all: setup ## The same with the scenarios on every release
 	@.venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
+
+test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it; slow; KEEP=1 as for audit
+	$(if $(KEEP),SHIPSHAPE_KEEP_VM=1 ).venv/bin/pytest tests/vm --verbose --capture=no --durations=10
 
 bench: image ## Measure against bare apt and against ping
 	.venv/bin/python -m tests.bench

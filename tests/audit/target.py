@@ -15,8 +15,10 @@ class Target:
     address: str
     user: str = "deploy"
     port: int = 22
+    #: Seconds that one script may take.
+    patience: int = 600
 
-    def root(self, script: str, stdin: bytes = b"", timeout: int = 600) -> bytes:
+    def root(self, script: str, stdin: bytes = b"") -> bytes:
         """What a shell script of root's prints; the script reads `stdin`."""
         options = (
             f"IdentityFile={settings.SSH_KEY}",
@@ -28,7 +30,7 @@ class Target:
         )
         command = ["ssh", *(f"-o{option}" for option in options), "-p", str(self.port), f"{self.user}@{self.address}"]
         command.append(f"sudo -n sh -eu -c {shlex.quote(script)}")
-        result = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=timeout)
+        result = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=self.patience)
         if result.returncode != 0:
             words = (result.stderr or result.stdout).decode(errors="replace").strip()
             raise AuditError(f"on {self.address}, this failed ({result.returncode}):\n{script}\n{words[-2000:]}")

@@ -18,6 +18,7 @@ from tests.lab import droplet, repository, services, settings
 from tests.lab.engine import LabError, docker, inspect, say, stage
 from tests.lab.host import privileged
 from tests.lab.image import ensure_image, remove_images
+from tests.vm import machine
 
 
 def up() -> None:
@@ -89,6 +90,7 @@ def _program(name: str) -> str:
 
 def down(*, keep_images: bool) -> None:
     """Remove by name and label what the lab has made, and nothing that it has not."""
+    machine.remove_all()
     if shutil.which("docker") and _engine_answers():
         ours = f"--filter=label={settings.LABEL}"
         with stage("removing droplets, services and volumes"):
