@@ -35,7 +35,8 @@ apt-get -qq update
 for package in "$@"; do
   # What is installed may be a build of an earlier offer, which no source has.
   original=$(apt-cache madison "$package" | awk '{print $3; exit}')
-  rm -rf "$package"; apt-get -qq download "$package=$original" && dpkg-deb -R "$package"_*.deb "$package" && rm "$package"_*.deb
+  rm -rf "$package"; apt-get -qq download "$package=$original"
+  dpkg-deb -R "$package"_*.deb "$package" && rm "$package"_*.deb
   sed -i "s/^Version: .*/Version: $version/" "$package/DEBIAN/control"
   if [ -n "$script" ]; then
     printf '#!/bin/sh\n%s\n' "$script" > "$package/DEBIAN/postinst"
