@@ -148,10 +148,6 @@ def uses_socket() -> bool:
     return subprocess.run(["systemctl", "is-active", "--quiet", "ssh.socket"], check=False).returncode == 0
 
 
-def is_active(unit: str) -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
-
-
 def parse_ports(text: str) -> List[int]:
     """Ports in what `sshd -T` says (port 22) or `systemctl show --property=Listen` (Listen=[::]:22 (Stream))."""
     found = re.findall(r"^port (\d+)$|^Listen=.*?:?(\d+) \(Stream\)", text, re.MULTILINE)
