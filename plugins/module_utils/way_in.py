@@ -145,13 +145,9 @@ def arm(module: AnsibleModule, texts: Dict[str, str], plan: Plan, seconds: int) 
 # -- what ssh is like now ---------------------------------------------------------------------------------------------
 
 
-def is_active(unit: str) -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
-
-
 def uses_socket() -> bool:
     """Whether systemd listens for sshd, as Ubuntu has it since 22.10."""
-    return is_active("ssh.socket")
+    return subprocess.run(["systemctl", "is-active", "--quiet", "ssh.socket"], check=False).returncode == 0
 
 
 def parse_ports(text: str) -> List[int]:

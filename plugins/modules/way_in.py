@@ -145,8 +145,9 @@ class Change:
         params = self.module.params
         texts = file_set.unpack(params["contents"])
         specs = [dict(spec) for spec in params["files"]]
-        # Where systemd listens and starts an sshd for each login, there is nothing to reload.
-        if self.socket and not way_in.is_active("ssh.service"):
+        # Where systemd listens, an sshd that is told to reload tries to take the port for itself and dies of it, with
+        # its directory in /run. It is stopped at the end of the change, and the next login starts a new one.
+        if self.socket:
             for spec in specs:
                 spec["reload"] = None if spec["reload"] == "ssh.service" else spec["reload"]
         specs.append(dict(file_set.PLAIN, path=PORT_FILE, mode="0600"))
@@ -193,8 +194,11 @@ def run_all(module: AnsibleModule, commands: List[List[str]]) -> None:
 
 
 def listen_anew(module: AnsibleModule, changed_files: List[str]) -> None:
-    """Have systemd take up new ports for sshd. A socket cannot start while the service has it; sessions live on."""
-    if SOCKET_FILE in changed_files:
+    """Have systemd take up new ports and settings for sshd. A socket cannot start while the service has it.
+
+    Sessions live on.
+    """
+    if any(name.startswith(("/etc/ssh/", SOCKET_DIRECTORY)) for name in changed_files):
         run_all(module, [["systemctl", "daemon-reload"], ["systemctl", "stop", "ssh.service"]])
         run_all(module, [["systemctl", "restart", "ssh.socket"]])
 
@@ -217,7 +221,8 @@ def apply(module: AnsibleModule, change: Change, token: str) -> Dict[str, Any]:
     run_all(module, change.account_commands)
     result = file_set.converge(module, change.entries())
     run_all(module, [["visudo", "-cq"]])
-    listen_anew(module, result["changed_files"])
+    if change.socket:
+        listen_anew(module, result["changed_files"])
     ufw.apply(module, change.ufw_commands)
     assert_ports(module, change)
     return dict(result, changed=True, pending=token)
