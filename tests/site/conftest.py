@@ -13,6 +13,8 @@ MALAR = settings.PROJECT / "inventories" / "malar-market"
 DOMAINS = ("api.malar-market-ledger.com", "malar-market-ledger.com", "www.malar-market-ledger.com")
 
 
+# Before xdist looks for the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two modules run at a time, each on droplets of its own; but those domains lead to one droplet."""
     for item in items:

@@ -17,8 +17,8 @@ import pytest
 from tests.lab import droplet, inventory, settings
 from tests.site.system import BIN, PROJECT, Run, environment
 
-NAME, ADDRESS = "shipshape-upgrade", "10.77.0.95"
-SECOND, SECOND_ADDRESS = "shipshape-upgrade-second", "10.77.0.96"
+NAME, ADDRESS = "shipshape-upgrade", "10.77.0.50"
+SECOND, SECOND_ADDRESS = "shipshape-upgrade-second", "10.77.0.51"
 DOMAIN = "upgrade.test"
 PLAYBOOK = "playbooks/maintenance/upgrade.yml"
 HELD = ("containerd", "docker.io", "postgresql-15", "runc")
