@@ -13,16 +13,6 @@ MALAR = settings.PROJECT / "inventories" / "malar-market"
 DOMAINS = ("api.malar-market-ledger.com", "malar-market-ledger.com", "www.malar-market-ledger.com")
 
 
-# Before xdist looks for the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two modules run at a time, each on droplets of its own; but those domains lead to one droplet."""
-    for item in items:
-        module = item.path.stem
-        shared = module in ("test_interrupted", "test_malar_market", "test_more_droplets")
-        item.add_marker(pytest.mark.xdist_group("malar-market" if shared else module))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def lab() -> None:
     services.ensure_services()
