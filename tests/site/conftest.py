@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.lab import repository, services, settings
 from tests.site import system
 
 MALAR = settings.PROJECT / "inventories" / "malar-market"
 DOMAINS = ("api.malar-market-ledger.com", "malar-market-ledger.com", "www.malar-market-ledger.com")
+
+
+#: Their droplets answer to the same domains, which lead to one of them at a time.
+ONE_AFTER_ANOTHER = ("test_interrupted.py", "test_malar_market.py", "test_more_droplets.py")
+
+
+class ByDroplet(LoadScopeScheduling):
+    """Hands whole modules to a process, and those of one system to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "malar-market" if module.endswith(ONE_AFTER_ANOTHER) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByDroplet:
+    return ByDroplet(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

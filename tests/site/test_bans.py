@@ -15,8 +15,6 @@ import pytest
 from tests.lab import droplet, inventory, settings
 from tests.site.system import BIN, PROJECT, environment
 
-pytestmark = pytest.mark.xdist_group("bans")
-
 NAME, ADDRESS = "shipshape-bans", "10.77.0.90"
 STRANGERS = "shipshape-strangers"
 FIRST, *OTHERS = ("10.77.0.91", "10.77.0.92", "10.77.0.93", "10.77.0.94", "10.77.0.95", "10.77.0.96")

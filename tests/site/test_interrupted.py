@@ -18,9 +18,6 @@ from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
 from tests.site.system import PROJECT, System, descendants, environment
 
-# The domains of this system lead to one droplet at a time.
-pytestmark = pytest.mark.xdist_group("malar-market")
-
 KILLS = 20
 #: The stages' own playbooks, in the order of site.yml.
 STAGES = ("hardening", "docker", "database", "proxy", "deploy", "backup")

@@ -20,8 +20,6 @@ import yaml
 from tests.lab import droplet, settings
 from tests.site.system import BIN, PROJECT, Run, descendants, environment
 
-pytestmark = pytest.mark.xdist_group("lockout")
-
 NAME, ADDRESS = "shipshape-lockout", "10.77.0.46"
 #: The droplet's own patience in these tests, in seconds.
 PATIENCE = 15

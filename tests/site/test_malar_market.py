@@ -15,9 +15,6 @@ import pytest
 from tests.lab import droplet, repository, settings
 from tests.site.system import BIN, PROJECT, System, changes, environment
 
-# The domains of this system lead to one droplet at a time.
-pytestmark = pytest.mark.xdist_group("malar-market")
-
 API = "https://api.malar-market-ledger.com"
 WEB = "https://malar-market-ledger.com"
 CONTAINER = "shipshape-site-malar1"

@@ -13,9 +13,6 @@ from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
 from tests.site.system import BIN, PROJECT, System
 
-# The domains of this system lead to one droplet at a time.
-pytestmark = pytest.mark.xdist_group("malar-market")
-
 API = "https://api.malar-market-ledger.com"
 
 

@@ -18,8 +18,6 @@ from tests.lab import droplet, inventory, settings
 from tests.lab.engine import docker
 from tests.site.system import BIN, PROJECT, Run, changes, environment
 
-pytestmark = pytest.mark.xdist_group("ports")
-
 NAME, ADDRESS, DOMAIN = "shipshape-ports-one", "10.77.0.81", "ports-one.test"
 STRANGER, STRANGERS_ADDRESS = "shipshape-ports-stranger", "10.77.0.82"
 IMAGE = os.environ.get("SHIPSHAPE_IMAGE", settings.DEFAULT_RELEASE)

@@ -17,8 +17,6 @@ import pytest
 from tests.lab import droplet, inventory, settings
 from tests.site.system import BIN, PROJECT, Run, environment
 
-pytestmark = pytest.mark.xdist_group("upgrade")
-
 NAME, ADDRESS = "shipshape-upgrade", "10.77.0.50"
 SECOND, SECOND_ADDRESS = "shipshape-upgrade-second", "10.77.0.51"
 DOMAIN = "upgrade.test"
