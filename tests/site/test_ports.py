@@ -194,11 +194,13 @@ def test_a_neighbour_cannot_send_to_a_containers_own_address(operator: Operator)
         docker("exec", STRANGER, "ip", "route", "delete", "172.17.0.0/16")
 
 
-def test_containers_reach_the_outside_and_each_other(operator: Operator) -> None:
+def test_containers_reach_the_outside_and_those_of_their_own_network(operator: Operator) -> None:
     operator.console(
         f"docker run --rm box /bin/busybox timeout 5 /bin/busybox nc {STRANGERS_ADDRESS} 22 </dev/null;"
-        "docker run --rm box /bin/busybox timeout 5 /bin/busybox nc 172.17.0.2 80 </dev/null"
+        "docker network create shop >/dev/null; docker network connect shop web;"
+        "docker run --rm --network shop box /bin/busybox timeout 5 /bin/busybox nc web 80 </dev/null"
     )
+    operator.console("docker network disconnect shop web; docker network rm shop")
 
 
 def test_a_declared_port_is_open_for_its_sources_alone(operator: Operator) -> None:
