@@ -66,7 +66,11 @@ def recap(output: str) -> dict[str, int]:
 def installed_packages(site: tuple[str, ...]) -> list[str]:
     """The packages a cold run asks for, as its check on the bare droplet names them."""
     output = run(*site, "--check", "--diff", "--tags", "packages").stdout
-    names = re.findall(r"^\+([a-z0-9][a-z0-9.+-]*)$", output, re.MULTILINE)
+    # Not those of the holds, which stand behind them and name what another release's package would be called, too.
+    _before, _header, rest = output.partition("+++ after: packages\n")
+    names = re.findall(r"^\+([a-z0-9][a-z0-9.+-]*)$", rest.partition("\n--- ")[0], re.MULTILINE)
+    if not names:
+        sys.exit(f"no packages in:\n{output[-2000:]}")
     return sorted(set(names))
 
 
