@@ -33,7 +33,7 @@ def entries(files: Iterable[Mapping[str, Any]], active: bool) -> list[dict[str, 
         if active:
             found.append({key: value for key, value in entry.items() if key != "foreign"})
         elif not foreign and entry.get("state", "file") != "directory":
-            kept = {key: value for key, value in entry.items() if key in ("path", "restart", "reload")}
+            kept = {key: value for key, value in entry.items() if key in ("path", "mark", "restart", "reload")}
             found.append({**kept, "state": "absent"})
     return found
 

@@ -16,8 +16,10 @@ import zlib
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, systemd_units
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, package_files, systemd_units
 
+#: How a text of ours begins, whatever its language takes for a comment.
+OUR_MARK = b"# Written by Shipshape"
 DEFAULT_MODES = {"file": "0644", "directory": "0755"}
 
 
@@ -119,6 +121,27 @@ class Entry:
         self.found = Found(self.path)
         self.uid = self._id(spec["owner"], pwd.getpwnam, "pw_uid", "owner")
         self.gid = self._id(spec["group"], grp.getgrnam, "gr_gid", "group")
+        if spec["mark"]:
+            self._own_marked_lines(spec["mark"])
+        data = self.found.data
+        self.is_somebodys = bool(
+            spec["unless_edited"]
+            and data is not None
+            and not data.startswith(OUR_MARK)
+            and not package_files.is_as_packaged(module, self.path, data)
+        )
+
+    def _own_marked_lines(self, mark: str) -> None:
+        """The file is somebody else's, and of all that is in it only the lines with our mark are ours."""
+        if self.found.kind == "absent":
+            return
+        if self.found.kind != "file":
+            self.module.fail_json(msg=f"{self.path} is a {self.found.kind}; lines of ours go into a file only")
+        ours = self.data or b"" if self.state == "file" else b""
+        self.data = own_lines(self.found.data or b"", mark, ours)
+        self.state, self.mode = "file", self.found.mode or 0
+        self.uid, self.gid = self.found.uid, self.found.gid
+        self.spec = dict(self.spec, owner=user_name(self.uid), group=group_name(self.gid))
 
     def _id(self, name: str, lookup: Any, field: str, what: str) -> Optional[int]:
         if self.state in ("absent", "link"):
@@ -144,6 +167,8 @@ class Entry:
         if self.state == "link":
             return found.kind != "link" or found.target != self.spec["target"]
         if self.spec["once"] and found.kind == self.state:
+            return False
+        if self.is_somebodys:
             return False
         if found.kind != self.state:
             return True
@@ -199,6 +224,17 @@ class Entry:
                 os.unlink(temporary)
 
 
+def own_lines(text: bytes, mark: str, ours: bytes) -> bytes:
+    """The text with our lines where those with our mark stand, else at its end."""
+    lines = text.splitlines(keepends=True)
+    marked = [number for number, line in enumerate(lines) if mark.encode() in line]
+    kept = [line for line in lines if mark.encode() not in line]
+    place = marked[0] if marked else len(kept)
+    if ours and place and not kept[place - 1].endswith(b"\n"):
+        kept[place - 1] += b"\n"
+    return b"".join([*kept[:place], ours, *kept[place:]])
+
+
 def describe(found: Found) -> str:
     if found.kind == "absent":
         return "absent\n"
@@ -229,8 +265,8 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
 
 
 #: An entry that a module adds by itself, as the argument spec would have filled it in.
-PLAIN: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload"))
-PLAIN.update(state="file", owner="root", group="root", secret=False, once=False)
+PLAIN: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload", "mark"))
+PLAIN.update(state="file", owner="root", group="root", secret=False, once=False, unless_edited=False)
 
 
 def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
@@ -287,6 +323,8 @@ def argument_spec() -> Dict[str, Any]:
                 validate=dict(type="str"),
                 secret=dict(type="bool", default=False, no_log=False),
                 once=dict(type="bool", default=False),
+                mark=dict(type="str"),
+                unless_edited=dict(type="bool", default=False),
                 restart=dict(type="str"),
                 reload=dict(type="str"),
             ),

@@ -41,6 +41,15 @@ options:
         type: str
       secret: {description: Keep the text out of the diff., type: bool, default: false}
       once: {description: Create only; leave an existing file alone., type: bool, default: false}
+      mark:
+        description:
+          - Word that marks our lines in a file that is somebody else's. The text, or with V(absent) nothing, takes the
+            place of the lines that have it, or stands at the end; all else stays as it is, owner and mode as well.
+        type: str
+      unless_edited:
+        description: Leave a package's configuration file alone that somebody has edited.
+        type: bool
+        default: false
       restart: {description: Unit to restart in this same trip when this entry changes., type: str}
       reload: {description: Unit to reload in this same trip when this entry changes., type: str}
   purge:

@@ -18,11 +18,14 @@ from tests.audit import declared, docker_bench, lynis, openscap, probe, report, 
 from tests.audit.model import AuditError, Judgement, Result, judge
 from tests.audit.target import Target
 from tests.lab import droplet, inventory, services, settings
-from tests.lab.engine import LabError, exclusive, say, stage
+from tests.lab.engine import LabError, docker, exclusive, say, stage
 from tests.lab.image import RELEASES, release_of
 
 FOLDER = settings.STATE / "audit"
 HOST, DOMAIN = "audit", "audit.test"
+FILES = Path(__file__).with_name("droplet")
+#: A unit and its script, by which the droplet has kernel settings that it can write and read back.
+KERNEL_SETTINGS = ("etc/systemd/system/audit-kernel-settings.service", "usr/local/sbin/audit-kernel-settings")
 #: What a waiver may be narrowed to: a droplet's image, or the virtual machine of `make test-vm`.
 VM = "vm"
 IMAGES = (*RELEASES, VM)
@@ -78,6 +81,9 @@ def to_production(image: str, name: str, address: str) -> set[Port]:
     """Start the droplet, run site.yml and reboot, as what counts is what comes back; return the declared ports."""
     services.ensure_services()
     droplet.start(name, image, address, [DOMAIN])
+    # Docker lets nobody write kernel settings but the network's; a machine has a kernel of its own.
+    droplet.put(name, {path: ((FILES / Path(path).name).read_bytes(), 0o644) for path in KERNEL_SETTINGS})
+    docker("exec", name, "systemctl", "enable", "--now", Path(KERNEL_SETTINGS[0]).name)
     planned = inventory.one_droplet(HOST, address, DOMAIN)
     if RELEASES[image].dressed_as:
         # Under the other release's name, its packages are still those of Debian 12.

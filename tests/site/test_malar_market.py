@@ -252,6 +252,8 @@ def test_after_a_restart_everything_is_up_by_itself(malar: System) -> None:
         == ["active"] * 8
     )
     assert "Status: active" in malar.ssh("ufw status")
+    assert {"nosuid", "nodev", "noexec"} <= set(malar.ssh("findmnt --noheadings --output OPTIONS /tmp").split(","))
+    assert malar.ssh("runuser -u nobody -- ls -d /proc/1 2>&1 || true").endswith("No such file or directory")
 
 
 def test_the_built_collection_does_the_same_from_an_empty_folder(malar: System, tmp_path: Path) -> None:
