@@ -53,6 +53,22 @@ apt-get -qq update
 """
 
 
+#: Says again what each of those who are connected says.
+ECHO = """
+import socketserver
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+server = socketserver.ThreadingTCPServer(("0.0.0.0", 20999), Echo)
+server.daemon_threads = True
+import threading
+threading.Timer(90, server.shutdown).start()
+server.serve_forever()
+"""
+
+
 def on(name: str, script: str) -> str:
     command = ["docker", "exec", name, "bash", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
@@ -188,3 +204,39 @@ def test_the_first_droplet_that_is_worse_than_before_is_the_last(hosts: Path) ->
     assert "service nginx.service: not running" in run.output and f"site {DOMAIN}" in run.output
     assert "tzdata\t99:2" in versions()
     assert "99:2" not in versions(SECOND)
+
+
+def drain(hosts: Path, state: str) -> Run:
+    words = [
+        "first",
+        "--inventory",
+        str(hosts),
+        "--become",
+        "--user",
+        "deploy",
+        "--module-name",
+        "shipshape.droplet.drain",
+    ]
+    done = subprocess.run(
+        [str(BIN / "ansible"), *words, "--args", f"ports=20999 state={state} patience=2"], cwd=PROJECT, text=True,
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def test_a_drained_droplet_refuses_who_comes_and_keeps_who_is_there(hosts: Path) -> None:
+    on(NAME, "ufw allow proto tcp from any to any port 20999 >/dev/null")
+    subprocess.Popen(["docker", "exec", NAME, "python3", "-c", ECHO], stdin=subprocess.DEVNULL)
+    on(SECOND, f"for n in 1 2 3 4 5; do timeout 1 bash -c '</dev/tcp/{ADDRESS}/20999' && break; sleep 1; done")
+    said = f"exec 3<>/dev/tcp/{ADDRESS}/20999; echo one >&3; head -n1 <&3; sleep 15; echo two >&3; head -n1 <&3"
+    with subprocess.Popen(["docker", "exec", SECOND, "bash", "-c", said], stdout=subprocess.PIPE, text=True) as there:
+        assert there.stdout is not None and there.stdout.readline() == "one\n"
+        drained = drain(hosts, "drained")
+        assert drained.code == 0 and '"connected": 1' in drained.output, drained.tail
+        assert "refused" in on(SECOND, f"exec 3<>/dev/tcp/{ADDRESS}/20999")
+        assert there.stdout.readline() == "two\n"
+    assert "shipshape-drain-end.timer" in on(NAME, "systemctl list-timers --no-pager")
+    assert drain(hosts, "serving").code == 0
+    assert on(SECOND, f"exec 3<>/dev/tcp/{ADDRESS}/20999 && echo in") == "in"
+    assert "shipshape-drain" not in on(NAME, "iptables -S; ip6tables -S; systemctl list-timers --no-pager")
+    on(NAME, "ufw delete allow proto tcp from any to any port 20999 >/dev/null")
