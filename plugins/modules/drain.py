@@ -8,8 +8,8 @@ module: drain
 short_description: Let a host's neighbours take its load before it is worked on, and take part again afterwards
 version_added: 0.1.0
 description:
-  - Refuses new connections to the given ports, so that a proxy before the host turns to the next one at once and without
-    having sent anything; what is connected goes on. Waits until nobody is connected any more.
+  - Refuses new connections to the given ports, so that a proxy turns to the next host at once and has sent nothing yet;
+    what is connected goes on. Waits until nobody is connected any more.
   - The refusal ends by itself after a time, and with a reboot, so that a dead controller leaves no host idle.
 options:
   ports:
