@@ -105,7 +105,8 @@ def keep(paths: List[str]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path("before.tar"))
-    write(path("managed"), "".join(name + "\n" for name in paths), 0o600)
+    # Only these go before that is put back: whatever was there stays until the archive has something in its place.
+    write(path("added"), "".join(name + "\n" for name in paths if not os.path.lexists(name)), 0o600)
 
 
 class Plan(NamedTuple):

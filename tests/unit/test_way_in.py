@@ -122,7 +122,7 @@ def test_what_is_kept_is_what_was_there_and_names_all_that_may_come(
     with tarfile.open(tmp_path / "state" / "before.tar") as archive:
         names = {f"/{name}" for name in archive.getnames()}
     assert names == {str(present), str(folder), str(firewall), f"{firewall}/user.rules"}
-    assert way_in.read("managed").splitlines() == [str(present), str(absent), str(folder)]
+    assert way_in.read("added").splitlines() == [str(absent)]
 
 
 def test_the_droplets_own_program_is_a_shell_script_that_parses() -> None:
