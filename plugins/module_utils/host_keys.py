@@ -28,7 +28,7 @@ class Renewal(NamedTuple):
 
 
 def parse_bits(text: str) -> int:
-    """The length in what `ssh-keygen -l` says (2048 SHA256:… root@droplet (RSA)); 0 when it says nothing of the kind."""
+    """The length in what `ssh-keygen -l` says (2048 SHA256:… root@droplet (RSA)); 0 when it says nothing."""
     first = text.split(" ", 1)[0]
     return int(first) if first.isdigit() else 0
 
@@ -87,6 +87,6 @@ def notice(renewals: List[Renewal]) -> str:
     return (
         f"a weak host key is replaced: {names}. "
         + ("That of type ed25519 stays, by which OpenSSH knows this host. " if stays else "")
-        + "A client that knows it by the old key alone says that its identification has changed: remove the old line with "
-        "'ssh-keygen -R' there, or keep the key with hardening_skip: [ssh_host_keys]"
+        + "A client that knows it by the old key alone says that its identification has changed: remove the old line "
+        "there with 'ssh-keygen -R', or keep the key with hardening_skip: [ssh_host_keys]"
     )

@@ -52,8 +52,8 @@ options:
   verify: {description: As in M(shipshape.droplet.files)., type: str}
   renew_host_keys:
     description:
-      - Whether an RSA host key of fewer than 3072 bits, or one that cannot be read, is replaced, and a missing ed25519 key
-        made. It is part of the change, so the old key comes back with everything else.
+      - Whether an RSA host key of fewer than 3072 bits is replaced, and a key of type RSA or ed25519 made that is missing
+        or cannot be read. It is part of the change, so the old key comes back with everything else.
     type: bool
     default: false
   revert_after:

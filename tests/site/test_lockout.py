@@ -61,7 +61,8 @@ class Operator:
 
     def harden(self, *arguments: str, **variables: Any) -> Run:
         result = subprocess.run(
-            [*self.command(**variables), *arguments], cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
+            [*self.command(**variables), *arguments],
+            cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
         )  # fmt: skip
         return Run(result.returncode, result.stdout)
