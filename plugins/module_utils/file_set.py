@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import glob
 import grp
 import json
 import os
@@ -250,6 +251,26 @@ def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: Lis
     return entries
 
 
+#: Where units of ours lie, and the kinds that end with their file. What is mounted or swapped to may be in use.
+UNITS = "/etc/systemd/system"
+ENDING = (".service", ".timer")
+
+
+def unit_of(entry: Entry) -> str:
+    """The name of the unit whose file the entry removes, or nothing."""
+    directory, name = os.path.split(entry.path)
+    return name if entry.state == "absent" and directory == UNITS and "." in name else ""
+
+
+def enablings(module: AnsibleModule, entries: List[Entry]) -> List[Entry]:
+    """Entries that remove the links by which a unit was enabled whose file is removed; systemctl no longer would."""
+    found = []
+    for name in filter(None, map(unit_of, entries)):
+        for path in sorted(glob.glob(f"{UNITS}/*.wants/{name}") + glob.glob(f"{UNITS}/*.requires/{name}")):
+            found.append(Entry(module, dict(PLAIN, state="absent", path=path), None))
+    return found
+
+
 def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str]) -> None:
     """Apply all, or put everything back and say what refused."""
     done: List[Entry] = []
@@ -299,6 +320,7 @@ def argument_spec() -> Dict[str, Any]:
                 command=dict(type="str", required=True),
                 lines=dict(type="list", elements="str", required=True),
                 hint=dict(type="str", default=""),
+                repair=dict(type="str"),
             ),
         ),
         purge=dict(
@@ -334,13 +356,32 @@ def due_units(module: AnsibleModule, entries: List[Entry], owed: List[str]) -> L
     return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in due]
 
 
+def lacking(module: AnsibleModule, expectation: Dict[str, Any]) -> str:
+    """What a command does not say of what was declared, or nothing."""
+    code, out, err = module.run_command(shlex.split(expectation["command"]))
+    missing = [line for line in expectation["lines"] if line not in out.splitlines()]
+    return (err.strip() or f"exit {code}") if code != 0 else ", ".join(f"missing: {line}" for line in missing)
+
+
+def repair(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> List[str]:
+    """Reload the units that bring into force again what somebody has undone behind our back."""
+    due = []
+    for expectation in expectations:
+        unit = expectation["repair"]
+        if not unit or not module.get_bin_path(shlex.split(expectation["command"])[0]):
+            continue  # without the program: check mode on a bare host
+        if lacking(module, expectation) and unit not in due:
+            due.append(unit)
+    units = [dict(name=unit, state="reloaded", enabled=None, masked=None, optional=True) for unit in due]
+    actions: List[str] = systemd_units.converge(module, units)
+    return actions
+
+
 def assert_effective(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> None:
     """Fail when a command does not say that what was declared is in force."""
     for expectation in expectations:
-        code, out, err = module.run_command(shlex.split(expectation["command"]))
-        missing = [line for line in expectation["lines"] if line not in out.splitlines()]
-        if code != 0 or missing:
-            found = err.strip() if code != 0 else "missing: " + ", ".join(missing)
+        found = lacking(module, expectation)
+        if found:
             module.fail_json(
                 msg="What '{}' says is not what was declared: {}. {}".format(
                     expectation["command"], found, expectation["hint"]
@@ -362,6 +403,7 @@ def declared(module: AnsibleModule) -> List[Entry]:
 
 def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
     """Apply what differs, restart what it concerns, bring the units to their state; what a module returns of it."""
+    entries = entries + enablings(module, entries)
     changes = [entry for entry in entries if entry.changed]
     owed = owed_actions.owed()
     due = due_units(module, entries, owed)
@@ -369,7 +411,11 @@ def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
     if changes and not module.check_mode:
         transact(module, changes, module.params["verify"])
         owed_actions.remember(debts)
-    actions = systemd_units.converge(module, due + module.params["units"])
+    # Units may still run whose file is gone, or goes now.
+    actions = systemd_units.end(module, [name for name in map(unit_of, entries) if name.endswith(ENDING)])
+    actions += systemd_units.converge(module, due + module.params["units"])
+    repairs = repair(module, module.params["effective"])
+    actions += [action for action in repairs if action not in actions]
     if not module.check_mode:
         owed_actions.settle(debts)
         assert_effective(module, module.params["effective"])

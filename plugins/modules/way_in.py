@@ -21,6 +21,7 @@ description:
     the operator comes from, and a sudo configuration that C(visudo) does not accept.
   - Owns of the firewall only rules whose comment starts with C(shipshape:), never resets or flushes anything, and
     leaves the rules of others alone. Check mode arms nothing and says what would be changed.
+extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   admins:
     description: Users who may log in and become root. An existing account is kept and given what it lacks.
@@ -45,15 +46,10 @@ options:
         type: list
         elements: str
         default: []
-  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  verify: {description: As in M(shipshape.droplet.files)., type: str}
   renew_host_keys:
     description:
-      - Whether an RSA host key of fewer than 3072 bits is replaced, and a key of type RSA or ed25519 made that is missing
-        or cannot be read. It is part of the change, so the old key comes back with everything else.
+      - Whether an RSA host key of fewer than 3072 bits is replaced, and a key of type RSA or ed25519 made that is
+        missing or cannot be read. It is part of the change, so the old key comes back with everything else.
     type: bool
     default: false
   revert_after:
@@ -65,7 +61,6 @@ options:
     type: str
     choices: [open, close, revert]
     default: open
-  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 

@@ -132,6 +132,10 @@ def apparmor(state: State) -> Iterator[Finding]:
     if profiles is not None and "enforce" not in profiles.values():
         found = f"{len(profiles)} profiles, none of them enforced"
         yield Finding("AppArmor", found, "the distribution's profiles, enforced", "`systemctl restart apparmor`")
+        return
+    for name in sorted(name for name, mode in (profiles or {}).items() if mode == "complain"):
+        found = f"profile {name} in complain mode, which only notes what it should forbid"
+        yield Finding("AppArmor", found, "enforced", f"`aa-enforce {name}` (package apparmor-utils)")
 
 
 def _time(text: str) -> datetime | None:

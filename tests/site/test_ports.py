@@ -185,6 +185,26 @@ def test_a_port_that_a_container_publishes_is_closed_unless_it_is_declared(opera
     assert not reaches(PORT)
 
 
+@pytest.mark.parametrize(
+    "flush",
+    [
+        "iptables -D DOCKER-USER -j SHIPSHAPE-DOCKER",
+        "iptables -F DOCKER-USER; iptables -F SHIPSHAPE-DOCKER",
+        "ip6tables -F",
+    ],
+)
+def test_the_next_run_puts_back_what_somebody_has_flushed(operator: Operator, container: None, flush: str) -> None:
+    operator.console(flush)
+    foretold = operator.play("site.yml", "--tags", "docker", "--check", "--diff")
+    assert "reload shipshape-docker-firewall.service" in foretold.output, foretold.tail
+    run = operator.play("site.yml", "--tags", "docker")
+    assert run.code == 0 and run.count("changed") == 1, run.tail
+    assert not reaches(PORT) and not reaches(PORT, STRANGER)
+    again = operator.play("site.yml", "--tags", "docker")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    operator.console("ufw reload >/dev/null")
+
+
 def test_a_neighbour_cannot_send_to_a_containers_own_address(operator: Operator) -> None:
     docker("exec", STRANGER, "ip", "route", "replace", "172.17.0.0/16", "via", ADDRESS)
     probe = ["docker", "exec", STRANGER, "bash", "-c", "timeout 3 bash -c '</dev/tcp/172.17.0.2/80' 2>/dev/null"]

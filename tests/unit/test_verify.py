@@ -252,10 +252,15 @@ def test_audit_rules_that_are_not_loaded_are_found_where_the_kernel_lets_one_ask
 
 
 def test_apparmor_that_enforces_nothing_is_found(state: dict[str, Any]) -> None:
-    state["apparmor"] = {"/usr/bin/man": "enforce", "snap": "complain"}
+    state["apparmor"] = {"/usr/bin/man": "enforce", "busybox": "unconfined"}
     assert found(state) == []
     state["apparmor"] = {"/usr/bin/man": "complain"}
     only(state, "none of them enforced")
+
+
+def test_an_apparmor_profile_that_only_complains_is_named(state: dict[str, Any]) -> None:
+    state["apparmor"] = {"/usr/bin/man": "enforce", "/usr/sbin/mysqld": "complain"}
+    only(state, "profile /usr/sbin/mysqld in complain mode", "`aa-enforce /usr/sbin/mysqld`")
 
 
 def test_an_expired_certificate_is_found(state: dict[str, Any]) -> None:
