@@ -9,6 +9,8 @@ echo "processes of others: $(seen nobody) for nobody, $(seen root) for root"
 systemctl restart user@"$(id --user deploy)".service
 echo "user manager: $(runuser --user deploy -- env XDG_RUNTIME_DIR="/run/user/$(id --user deploy)" systemctl --user is-system-running)"
 echo "assembler: $(stat --format %a /usr/bin/x86_64-linux-gnu-as)"
+changed() { dpkg --verify base-files login passwd | grep --only-matching -E '/etc/(issue|issue.net|login.defs)$' | tr '\n' ' '; }
+echo "changed of packages: $(changed)"
 echo "tmp: $(systemctl is-enabled tmp.mount)"
 echo "links: $(find /etc/systemd/system -xtype l | wc -l)"
 echo "failed: $(systemctl list-units --failed --no-legend | wc -l)"

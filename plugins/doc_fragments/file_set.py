@@ -21,7 +21,7 @@ options:
           - What the path shall be. A directory is removed by V(absent) with all it holds, and a unit in
             C(/etc/systemd/system) with the links that enable it; a service or timer is stopped.
         type: str
-        choices: [file, directory, link, absent]
+        choices: [file, directory, link, absent, original]
         default: file
       template: {description: Template in the role's C(templates), type: str}
       source: {description: File in the role's C(files), type: str}
@@ -37,6 +37,12 @@ options:
         description: Command that checks the new text before it is put in place; C(%s) is the temporary file.
         type: str
       secret: {description: Keep the text out of the diff., type: bool, default: false}
+      foreign:
+        description:
+          - The file is a package's. What is there is kept before it is replaced for the first time, and
+            O(files[].state=original) puts it back; without anything kept, that does nothing.
+        type: bool
+        default: false
       once: {description: Create only; leave an existing file alone., type: bool, default: false}
       restart: {description: Unit to restart in this same trip when this entry changes., type: str}
       reload: {description: Unit to reload in this same trip when this entry changes., type: str}

@@ -22,6 +22,15 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import owed_acti
 DEFAULT_MODES = {"file": "0644", "directory": "0755"}
 
 
+#: What stood at a path that is a package's, from when we took it until it is given back.
+ORIGINALS = "/var/lib/shipshape/originals"
+
+
+def kept_at(path: str) -> str:
+    """Where the original of a path is kept. A link there means that there was nothing."""
+    return ORIGINALS + path
+
+
 class Refused(Exception):
     """A validation refused the new text, or the system refused to write it."""
 
@@ -122,7 +131,7 @@ class Entry:
         self.gid = self._id(spec["group"], grp.getgrnam, "gr_gid", "group")
 
     def _id(self, name: str, lookup: Any, field: str, what: str) -> Optional[int]:
-        if self.state in ("absent", "link"):
+        if self.state in ("absent", "link", "original"):
             return 0
         try:
             return int(getattr(lookup(name), field))
@@ -142,6 +151,8 @@ class Entry:
         found = self.found
         if self.state == "absent":
             return found.kind != "absent"
+        if self.state == "original":
+            return os.path.lexists(kept_at(self.path))
         if self.state == "link":
             return found.kind != "link" or found.target != self.spec["target"]
         if self.spec["once"] and found.kind == self.state:
@@ -154,6 +165,8 @@ class Entry:
 
     def diff(self) -> Dict[str, Any]:
         before, after = describe(self.found), self._describe_after()
+        if self.state == "original":
+            before, after = before + self.found.text, after + Found(kept_at(self.path)).text
         if self.state == "file" and self.found.kind in ("file", "absent") and before == after:
             # Only the attributes stay the same: the text is what changed.
             before, after = self.found.text, (self.data or b"").decode("utf-8")
@@ -168,6 +181,8 @@ class Entry:
     def _describe_after(self) -> str:
         if self.state == "absent":
             return "absent\n"
+        if self.state == "original":
+            return describe(Found(kept_at(self.path)))
         if self.state == "link":
             return "link -> {}\n".format(self.spec["target"])
         return "{} {}:{} {:04o}\n".format(self.state, self.spec["owner"], self.spec["group"], self.mode)
@@ -175,6 +190,8 @@ class Entry:
     def apply(self) -> None:
         if self.state == "absent":
             remove(self.path)
+        elif self.state == "original":
+            self._give_back()
         elif self.state == "link":
             put_link(self.path, self.spec["target"])
         elif self.state == "directory":
@@ -187,7 +204,28 @@ class Entry:
         else:
             self._apply_file()
 
+    def _keep(self) -> None:
+        """Only what was there before us: a text of ours is none, not even one that somebody has edited."""
+        kept = kept_at(self.path)
+        if os.path.lexists(kept) or self.found.data == self.data or self.found.kind not in ("file", "absent"):
+            return
+        os.makedirs(ORIGINALS, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+        if self.found.kind == "absent":
+            put_link(kept, "absent")
+        else:
+            put_file(kept, self.found.data or b"", self.found.mode or 0, self.found.uid or 0, self.found.gid or 0)
+
+    def _give_back(self) -> None:
+        kept = Found(kept_at(self.path))
+        if kept.kind == "file":
+            put_file(self.path, kept.data or b"", kept.mode or 0, kept.uid or 0, kept.gid or 0)
+        else:
+            remove(self.path)
+
     def _apply_file(self) -> None:
+        if self.spec["foreign"]:
+            self._keep()
         temporary = write_temporary(self.path, self.data or b"", self.mode, self.uid or 0, self.gid or 0)
         try:
             if self.spec["validate"]:
@@ -231,7 +269,7 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
 
 #: An entry that a module adds by itself, as the argument spec would have filled it in.
 PLAIN: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload"))
-PLAIN.update(state="file", owner="root", group="root", secret=False, once=False)
+PLAIN.update(state="file", owner="root", group="root", secret=False, once=False, foreign=False)
 
 
 def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
@@ -289,6 +327,9 @@ def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str])
         module.fail_json(msg=str(error), changed_files=[])
     for entry in trees:
         entry.apply()
+    for entry in entries:
+        if entry.state == "original":
+            remove(kept_at(entry.path))
 
 
 def argument_spec() -> Dict[str, Any]:
@@ -300,7 +341,7 @@ def argument_spec() -> Dict[str, Any]:
             default=[],
             options=dict(
                 path=dict(type="path", required=True),
-                state=dict(type="str", choices=["file", "directory", "link", "absent"], default="file"),
+                state=dict(type="str", choices=["file", "directory", "link", "absent", "original"], default="file"),
                 target=dict(type="str"),
                 owner=dict(type="str", default="root"),
                 group=dict(type="str", default="root"),
@@ -308,6 +349,7 @@ def argument_spec() -> Dict[str, Any]:
                 validate=dict(type="str"),
                 secret=dict(type="bool", default=False, no_log=False),
                 once=dict(type="bool", default=False),
+                foreign=dict(type="bool", default=False),
                 restart=dict(type="str"),
                 reload=dict(type="str"),
             ),

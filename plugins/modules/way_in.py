@@ -251,7 +251,11 @@ def converge(module: AnsibleModule) -> Dict[str, Any]:
     if differs:
         change.refuse()
     if differs and not module.check_mode:
-        paths = [spec["path"] for spec in change.specs] + [entry.path for entry in entries if entry.state == "absent"]
+        paths = [spec["path"] for spec in change.specs]
+        paths += [
+            file_set.kept_at(spec["path"]) for spec in change.specs if spec["foreign"] or spec["state"] == "original"
+        ]
+        paths += [entry.path for entry in entries if entry.state == "absent"]
         plan = way_in.Plan(
             list(dict.fromkeys(paths)),
             change.undo,

@@ -183,6 +183,9 @@ def test_first_run_with_a_key_that_nobody_has(bare: Operator) -> None:
     assert bare.gets_root("root")
     assert bare.console("ufw status") == "Status: inactive"
     assert bare.console("sshd -T") == before
+    # What packages own is theirs again, and nothing is kept of it that a later run would take for older than it is.
+    assert bare.console("dpkg --verify base-files login passwd | grep /etc") == ""
+    assert bare.console("find /var/lib/shipshape/originals ! -type d") == ""
 
 
 def test_first_run_whose_controller_is_killed(bare: Operator) -> None:

@@ -300,6 +300,47 @@ def test_over_ipv6_what_is_forwarded_to_a_bridge_is_dropped_unless_declared(oper
         operator.declare()
 
 
+def test_over_ipv6_what_docker_itself_publishes_is_closed_unless_it_is_declared(
+    operator: Operator, container: None
+) -> None:
+    """With Docker's option ip6tables and a network of its own; a namespace is the outside."""
+    speaks = {"docker_daemon_settings": {"experimental": True, "ip6tables": True}}
+    skips = {"hardening_skip": ["kernel_no_ipv6_forwarding"]}
+    operator.declare(**speaks, **skips)
+    operator.console("""
+        sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.all.forwarding=1
+        ip netns add outside
+        ip netns exec outside sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
+        ip link add out type veth peer name e netns outside
+        ip -6 address add fd77:1::1/64 dev out nodad; ip -n outside -6 address add fd77:1::2/64 dev e nodad
+        ip link set out up; ip -n outside link set e up; ip -n outside -6 route add default via fd77:1::1
+        docker network create --ipv6 --subnet fd77:5::/64 six >/dev/null
+        docker run --detach --name six --network six --publish '[::]:8080:80' box \
+          /bin/busybox httpd -f -p 80 -h / >/dev/null
+        sleep 1
+    """)
+    address = "docker inspect --format '{{(index .NetworkSettings.Networks \"six\").GlobalIPv6Address}}' six"
+    ask = "ip netns exec outside timeout 3 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo open || echo closed"
+    published, direct = ask.format("fd77:1::1", PORT), ask.format(operator.console(address), 80)
+    try:
+        assert "--dport 8080 -j DNAT" in operator.console("ip6tables -t nat -S DOCKER")
+        assert (operator.console(published), operator.console(direct)) == ("closed", "closed")
+        # It is our chain that closes both: without the jump Docker lets everybody in.
+        operator.console("ip6tables -D DOCKER-USER -j SHIPSHAPE-DOCKER")
+        assert operator.console(published) == "open"
+        operator.declare(**speaks, **skips)
+        assert operator.console(published) == "closed"
+        rule = {"name": "shop", "port": PORT, "sources": ["fd77:1::/64"]}
+        operator.declare(**speaks, **skips, hardening_firewall_rules=[rule])
+        assert (operator.console(published), operator.console(direct)) == ("open", "closed")
+    finally:
+        operator.console("""
+            docker rm --force six >/dev/null; docker network rm six >/dev/null
+            ip netns delete outside; sysctl -qw net.ipv6.conf.all.forwarding=0
+        """)
+        operator.declare()
+
+
 def test_after_a_restart_no_container_is_reachable_before_the_rules_are_there(operator: Operator) -> None:
     droplet.reboot(NAME)
     assert operator.console("docker inspect --format '{{.State.Running}}' web") == "true"

@@ -41,6 +41,7 @@ class Module:
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(file_set, "UNITS", str(tmp_path))
+    monkeypatch.setattr(file_set, "ORIGINALS", str(tmp_path / "originals"))
     monkeypatch.setattr(owed_actions, "DIRECTORY", str(tmp_path / "owed"))
     return tmp_path
 
@@ -121,3 +122,65 @@ def test_check_mode_foretells_a_repair_and_passes_over_a_bare_host() -> None:
     module = Module(check_mode=True)
     module.params["effective"] = [WANTED]
     assert converge(module)["changed"] is False
+
+
+def ours(path: Path) -> dict[str, Any]:
+    user, group = file_set.user_name(os.getuid()), file_set.group_name(os.getgid())
+    return {**file_set.PLAIN, "path": str(path), "foreign": True, "owner": user, "group": group, "mode": "0640"}
+
+
+def original(path: Path) -> dict[str, Any]:
+    return {**file_set.PLAIN, "path": str(path), "state": "original"}
+
+
+def take(path: Path, text: str, module: Any = None) -> dict[str, Any]:
+    module = module or Module()
+    return file_set.converge(module, [file_set.Entry(module, ours(path), text)])  # type: ignore[no-any-return]
+
+
+def test_a_file_of_a_package_is_given_back_as_it_was_taken(places: Path) -> None:
+    path = places / "login.defs"
+    path.write_text("the package's\n")
+    path.chmod(0o604)
+    take(path, "ours\n")
+    # A new text of ours, and somebody's edit of it, are not what is given back.
+    take(path, "ours, later\n")
+    path.write_text("edited\n")
+    take(path, "ours, later\n")
+    assert converge(Module(), original(path))["changed_files"] == [str(path)]
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("the package's\n", 0o604)
+    assert converge(Module(), original(path))["changed"] is False
+
+
+def test_where_nothing_was_nothing_is_left(places: Path) -> None:
+    take(places / "motd", "ours\n")
+    converge(Module(), original(places / "motd"))
+    assert not (places / "motd").exists()
+
+
+def test_a_file_of_which_no_original_is_kept_stays(places: Path) -> None:
+    (places / "motd").write_text("ours\n")
+    take(places / "motd", "ours\n")
+    assert converge(Module(), original(places / "motd"))["changed"] is False
+    assert (places / "motd").read_text() == "ours\n"
+
+
+def test_check_mode_keeps_and_gives_back_nothing(places: Path) -> None:
+    path = places / "motd"
+    path.write_text("the package's\n")
+    assert take(path, "ours\n", Module(check_mode=True))["changed"] and not (places / "originals").exists()
+    take(path, "ours\n")
+    assert converge(Module(check_mode=True), original(path))["changed_files"] == [str(path)]
+    assert path.read_text() == "ours\n"
+
+
+def test_what_is_refused_leaves_the_original_kept(places: Path) -> None:
+    path = places / "motd"
+    path.write_text("the package's\n")
+    take(path, "ours\n")
+    blocked = {**file_set.PLAIN, "path": str(places / "none" / "x"), "state": "link", "target": "y"}
+    with pytest.raises(Failed):
+        converge(Module(), original(path), blocked)
+    assert path.read_text() == "ours\n"
+    converge(Module(), original(path))
+    assert path.read_text() == "the package's\n"
