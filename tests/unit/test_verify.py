@@ -251,6 +251,15 @@ def test_audit_rules_that_are_not_loaded_are_found_where_the_kernel_lets_one_ask
     only(state, "no rule with key mounts")
 
 
+def test_audit_rules_of_which_only_some_are_loaded_are_counted(state: dict[str, Any]) -> None:
+    both = ["-w /etc/passwd -p wa -k identity", "-w /etc/shadow -p wa -k identity"]
+    state["audit_rules"] = [*both, both[0]]
+    state["commands"]["audit"] = {"code": 0, "out": "\n".join(both), "err": ""}
+    assert found(state) == []
+    state["commands"]["audit"]["out"] = both[0]
+    only(state, "1 of 2 rules with key identity in force", "augenrules --load")
+
+
 def test_apparmor_that_enforces_nothing_is_found(state: dict[str, Any]) -> None:
     state["apparmor"] = {"/usr/bin/man": "enforce", "busybox": "unconfined"}
     assert found(state) == []
