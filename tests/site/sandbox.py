@@ -35,9 +35,9 @@ def text_of(name: str) -> str:
     return found[0].read_text(encoding="utf-8").replace("{{", "").replace("}}", "") if found else ""
 
 
-def exposure(console: Callable[[str], str], path: str) -> float:
-    """The figure of a unit's file on a droplet, whether or not systemd has loaded it."""
-    said = console(f"systemd-analyze security --no-pager --offline=true {path} | tail -n 1")
+def exposure(console: Callable[[str], str], name: str) -> float:
+    """The figure of a unit that systemd knows on a droplet."""
+    said = console(f"systemd-analyze security --no-pager {name} | tail -n 1")
     match = re.search(r"exposure level for \S+: ([\d.]+)", said)
     assert match, said
     return float(match[1])
@@ -52,10 +52,11 @@ def own_services(console: Callable[[str], str]) -> list[str]:
 def too_open(console: Callable[[str], str]) -> dict[str, float]:
     """Services that are neither shut in nor excused: those of the droplet, and those it is not the host for."""
     there = own_services(console)
-    figures = {name: exposure(console, f"/etc/systemd/system/{name}") for name in there if name not in EXCUSED}
-    for name in sorted(named() - set(there) - set(EXCUSED)):
+    foreign = sorted(named() - set(there) - set(EXCUSED))
+    for name in foreign:
         assert text_of(name), f"{name} stands in no file of its own, so nobody can measure it"
-        console(f"cat >/run/{name} <<'UNIT'\n{text_of(name)}\nUNIT")
-        figures[name] = exposure(console, f"/run/{name}")
-        console(f"rm /run/{name}")
+        console(f"cat >/run/systemd/system/{name} <<'UNIT'\n{text_of(name)}\nUNIT")
+    console("systemctl daemon-reload")
+    figures = {name: exposure(console, name) for name in {*there, *foreign} - set(EXCUSED)}
+    console("; ".join([f"rm /run/systemd/system/{name}" for name in foreign] + ["systemctl daemon-reload"]))
     return {name: figure for name, figure in figures.items() if figure > AT_MOST}
