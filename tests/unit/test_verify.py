@@ -116,6 +116,10 @@ def test_a_stranger_in_a_group_that_is_as_good_as_root_is_found(state: dict[str,
 # ---- firewall
 
 
+#: Where our chain has the say, and the jump that leads there.
+DECIDES = {"iptables": ("iptables", "-j DOCKER-USER"), "ip6tables": ("ip6tables mangle", "-j SHIPSHAPE-DOCKER")}
+
+
 @pytest.mark.parametrize(("program", "prefix"), [("iptables", "ufw"), ("ip6tables", "ufw6")])
 class TestFirewall:
     def test_a_stopped_ufw_is_one_finding(self, state: dict[str, Any], program: str, prefix: str) -> None:
@@ -158,11 +162,13 @@ class TestFirewall:
     def test_a_missing_and_a_foreign_rule_in_our_chain_are_found(
         self, state: dict[str, Any], program: str, prefix: str
     ) -> None:
-        say(state, program, "-A SHIPSHAPE-DOCKER -o docker+ -j DROP", "-A SHIPSHAPE-DOCKER -o docker+ -j ACCEPT")
+        old, new = "-A SHIPSHAPE-DOCKER -o docker+ -j DROP", "-A SHIPSHAPE-DOCKER -o docker+ -j ACCEPT"
+        say(state, DECIDES[program][0], old, new)
         assert [("without" in text, "-j ACCEPT" in text) for text in found(state)] == [(True, False), (False, True)]
 
     def test_our_chain_in_another_order_is_found(self, state: dict[str, Any], program: str, prefix: str) -> None:
         drop, passed = "-m conntrack --ctstate DNAT -j DROP", "-i docker+ -j RETURN"
+        program, _jump = DECIDES[program]
         say(state, program, drop, "X")
         say(state, program, passed, drop)
         say(state, program, "X", passed)
@@ -171,7 +177,8 @@ class TestFirewall:
     def test_a_rule_that_lets_forwarded_packets_pass_first_is_found(
         self, state: dict[str, Any], program: str, prefix: str
     ) -> None:
-        say(state, program, "-A FORWARD -j DOCKER-USER", "-A FORWARD -i eth0 -j ACCEPT\n-A FORWARD -j DOCKER-USER")
+        program, jump = DECIDES[program]
+        say(state, program, f"-A FORWARD {jump}", f"-A FORWARD -i eth0 -j ACCEPT\n-A FORWARD {jump}")
         only(state, "FORWARD begins with `-i eth0 -j ACCEPT`")
 
 
