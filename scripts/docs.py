@@ -37,10 +37,11 @@ hardening_skip: [session_timeout, ssh_post_quantum]
 hardening_also: [hidepid]
 ```
 
-A name that does not exist is refused before any host is contacted. A file of ours goes with its setting; one that
-belongs to a package stays as it is, and so do kernel settings until the next boot. Rules are those of the CIS benchmark
-for Ubuntu 22.04 in OpenSCAP's numbering; `make audit` asks for them, and `tests/audit/waivers.yml` says which are not
-met, and why.
+A name that does not exist is refused before any host is contacted. A file of ours goes with its setting; in place of
+one that belongs to a package comes back what was there before; kernel settings stay until the next boot. A rule of CIS
+is one of the benchmark for Ubuntu 22.04 in OpenSCAP's numbering; `make audit` asks for them, and
+`tests/audit/waivers.yml` says which are not met, and why. A rule of ANSSI is a recommendation of ANSSI-BP-028, version
+2, as the SCAP Security Guide assigns it; a setting does a part of what the recommendation asks for, not always all.
 """
 #: The order in which a site run meets them.
 ROLES = ("hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")

@@ -18,7 +18,7 @@ from ansible.template import trust_as_template
 #: What an entry may say; the module checks the types, this only catches a key nobody reads.
 ENTRY_KEYS = {
     "path", "state", "template", "content", "source", "vars", "target", "owner", "group", "mode",
-    "validate", "secret", "once", "mark", "unless_edited", "restart", "reload",
+    "validate", "secret", "once", "mark", "unless_edited", "foreign", "restart", "reload",
 }  # fmt: skip
 #: What makes up a set of files; any other argument is the module's own, which it checks.
 FILE_SET = ("files", "purge", "verify", "units", "effective")

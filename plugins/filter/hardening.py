@@ -10,7 +10,7 @@ from ansible.errors import AnsibleFilterError
 Setting = Mapping[str, Any]
 
 #: What a setting may say. `default` is false for one that is only active when it is asked for by name, `needs` is a
-#: condition of the host; an entry of `files` and `way_in_files` that is `foreign` is not removed with its setting.
+#: condition of the host; an entry of `files` and `way_in_files` that is `foreign` is given back to its package.
 KEYS = {
     "summary", "rules", "breaks", "default", "needs", "packages", "files", "way_in_files", "units", "sshd", "sudo",
     "sysctl", "modules", "modes", "limits", "audit", "effective",
@@ -26,15 +26,18 @@ def is_active(name: str, setting: Setting, skip: Iterable[str], also: Iterable[s
 
 
 def entries(files: Iterable[Mapping[str, Any]], active: bool) -> list[dict[str, Any]]:
-    """Entries for the module files: as they are, or the absence of those that are all ours."""
+    """Entries for the module files: as they are, or the absence of ours and the originals of those of packages."""
     found = []
     for entry in files:
-        foreign = bool(entry.get("foreign"))
         if active:
-            found.append({key: value for key, value in entry.items() if key != "foreign"})
-        elif not foreign and entry.get("state", "file") != "directory":
-            kept = {key: value for key, value in entry.items() if key in ("path", "mark", "restart", "reload")}
-            found.append({**kept, "state": "absent"})
+            found.append(dict(entry))
+        elif entry.get("state", "file") != "directory":
+            kept = {
+                key: value
+                for key, value in entry.items()
+                if key in ("path", "mark", "unless_edited", "restart", "reload")
+            }
+            found.append({**kept, "state": "original" if entry.get("foreign") else "absent"})
     return found
 
 

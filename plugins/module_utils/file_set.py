@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import glob
 import grp
 import json
 import os
@@ -21,6 +22,15 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import owed_acti
 #: How a text of ours begins, whatever its language takes for a comment.
 OUR_MARK = b"# Written by Shipshape"
 DEFAULT_MODES = {"file": "0644", "directory": "0755"}
+
+
+#: What stood at a path that is a package's, from when we took it until it is given back.
+ORIGINALS = "/var/lib/shipshape/originals"
+
+
+def kept_at(path: str) -> str:
+    """Where the original of a path is kept. A link there means that there was nothing."""
+    return ORIGINALS + path
 
 
 class Refused(Exception):
@@ -144,7 +154,7 @@ class Entry:
         self.spec = dict(self.spec, owner=user_name(self.uid), group=group_name(self.gid))
 
     def _id(self, name: str, lookup: Any, field: str, what: str) -> Optional[int]:
-        if self.state in ("absent", "link"):
+        if self.state in ("absent", "link", "original"):
             return 0
         try:
             return int(getattr(lookup(name), field))
@@ -162,13 +172,15 @@ class Entry:
     @property
     def changed(self) -> bool:
         found = self.found
+        if self.is_somebodys:
+            return False
         if self.state == "absent":
             return found.kind != "absent"
+        if self.state == "original":
+            return os.path.lexists(kept_at(self.path))
         if self.state == "link":
             return found.kind != "link" or found.target != self.spec["target"]
         if self.spec["once"] and found.kind == self.state:
-            return False
-        if self.is_somebodys:
             return False
         if found.kind != self.state:
             return True
@@ -178,6 +190,8 @@ class Entry:
 
     def diff(self) -> Dict[str, Any]:
         before, after = describe(self.found), self._describe_after()
+        if self.state == "original":
+            before, after = before + self.found.text, after + Found(kept_at(self.path)).text
         if self.state == "file" and self.found.kind in ("file", "absent") and before == after:
             # Only the attributes stay the same: the text is what changed.
             before, after = self.found.text, (self.data or b"").decode("utf-8")
@@ -192,6 +206,8 @@ class Entry:
     def _describe_after(self) -> str:
         if self.state == "absent":
             return "absent\n"
+        if self.state == "original":
+            return describe(Found(kept_at(self.path)))
         if self.state == "link":
             return "link -> {}\n".format(self.spec["target"])
         return "{} {}:{} {:04o}\n".format(self.state, self.spec["owner"], self.spec["group"], self.mode)
@@ -199,6 +215,8 @@ class Entry:
     def apply(self) -> None:
         if self.state == "absent":
             remove(self.path)
+        elif self.state == "original":
+            self._give_back()
         elif self.state == "link":
             put_link(self.path, self.spec["target"])
         elif self.state == "directory":
@@ -211,7 +229,28 @@ class Entry:
         else:
             self._apply_file()
 
+    def _keep(self) -> None:
+        """Only what was there before us: a text of ours is none, not even one that somebody has edited."""
+        kept = kept_at(self.path)
+        if os.path.lexists(kept) or self.found.data == self.data or self.found.kind not in ("file", "absent"):
+            return
+        os.makedirs(ORIGINALS, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+        if self.found.kind == "absent":
+            put_link(kept, "absent")
+        else:
+            put_file(kept, self.found.data or b"", self.found.mode or 0, self.found.uid or 0, self.found.gid or 0)
+
+    def _give_back(self) -> None:
+        kept = Found(kept_at(self.path))
+        if kept.kind == "file":
+            put_file(self.path, kept.data or b"", kept.mode or 0, kept.uid or 0, kept.gid or 0)
+        else:
+            remove(self.path)
+
     def _apply_file(self) -> None:
+        if self.spec["foreign"]:
+            self._keep()
         temporary = write_temporary(self.path, self.data or b"", self.mode, self.uid or 0, self.gid or 0)
         try:
             if self.spec["validate"]:
@@ -266,7 +305,7 @@ def run(module: AnsibleModule, command: str, what: str) -> None:
 
 #: An entry that a module adds by itself, as the argument spec would have filled it in.
 PLAIN: Dict[str, Any] = dict.fromkeys(("mode", "target", "validate", "restart", "reload", "mark"))
-PLAIN.update(state="file", owner="root", group="root", secret=False, once=False, unless_edited=False)
+PLAIN.update(state="file", owner="root", group="root", secret=False, once=False, foreign=False, unless_edited=False)
 
 
 def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: List[str]) -> List[Entry]:
@@ -284,6 +323,26 @@ def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: Lis
             spec = dict(PLAIN, state="absent", path=path, reload=item["reload"])
             entries.append(Entry(module, spec, None))
     return entries
+
+
+#: Where units of ours lie, and the kinds that end with their file. What is mounted or swapped to may be in use.
+UNITS = "/etc/systemd/system"
+ENDING = (".service", ".timer")
+
+
+def unit_of(entry: Entry) -> str:
+    """The name of the unit whose file the entry removes, or nothing."""
+    directory, name = os.path.split(entry.path)
+    return name if entry.state == "absent" and directory == UNITS and "." in name else ""
+
+
+def enablings(module: AnsibleModule, entries: List[Entry]) -> List[Entry]:
+    """Entries that remove the links by which a unit was enabled whose file is removed; systemctl no longer would."""
+    found = []
+    for name in filter(None, map(unit_of, entries)):
+        for path in sorted(glob.glob(f"{UNITS}/*.wants/{name}") + glob.glob(f"{UNITS}/*.requires/{name}")):
+            found.append(Entry(module, dict(PLAIN, state="absent", path=path), None))
+    return found
 
 
 def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str]) -> None:
@@ -304,6 +363,9 @@ def transact(module: AnsibleModule, entries: List[Entry], verify: Optional[str])
         module.fail_json(msg=str(error), changed_files=[])
     for entry in trees:
         entry.apply()
+    for entry in entries:
+        if entry.state == "original":
+            remove(kept_at(entry.path))
 
 
 def argument_spec() -> Dict[str, Any]:
@@ -315,7 +377,7 @@ def argument_spec() -> Dict[str, Any]:
             default=[],
             options=dict(
                 path=dict(type="path", required=True),
-                state=dict(type="str", choices=["file", "directory", "link", "absent"], default="file"),
+                state=dict(type="str", choices=["file", "directory", "link", "absent", "original"], default="file"),
                 target=dict(type="str"),
                 owner=dict(type="str", default="root"),
                 group=dict(type="str", default="root"),
@@ -325,6 +387,7 @@ def argument_spec() -> Dict[str, Any]:
                 once=dict(type="bool", default=False),
                 mark=dict(type="str"),
                 unless_edited=dict(type="bool", default=False),
+                foreign=dict(type="bool", default=False),
                 restart=dict(type="str"),
                 reload=dict(type="str"),
             ),
@@ -337,6 +400,7 @@ def argument_spec() -> Dict[str, Any]:
                 command=dict(type="str", required=True),
                 lines=dict(type="list", elements="str", required=True),
                 hint=dict(type="str", default=""),
+                repair=dict(type="str"),
             ),
         ),
         purge=dict(
@@ -372,13 +436,32 @@ def due_units(module: AnsibleModule, entries: List[Entry], owed: List[str]) -> L
     return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in due]
 
 
+def lacking(module: AnsibleModule, expectation: Dict[str, Any]) -> str:
+    """What a command does not say of what was declared, or nothing."""
+    code, out, err = module.run_command(shlex.split(expectation["command"]))
+    missing = [line for line in expectation["lines"] if line not in out.splitlines()]
+    return (err.strip() or f"exit {code}") if code != 0 else ", ".join(f"missing: {line}" for line in missing)
+
+
+def repair(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> List[str]:
+    """Reload the units that bring into force again what somebody has undone behind our back."""
+    due = []
+    for expectation in expectations:
+        unit = expectation["repair"]
+        if not unit or not module.get_bin_path(shlex.split(expectation["command"])[0]):
+            continue  # without the program: check mode on a bare host
+        if lacking(module, expectation) and unit not in due:
+            due.append(unit)
+    units = [dict(name=unit, state="reloaded", enabled=None, masked=None, optional=True) for unit in due]
+    actions: List[str] = systemd_units.converge(module, units)
+    return actions
+
+
 def assert_effective(module: AnsibleModule, expectations: List[Dict[str, Any]]) -> None:
     """Fail when a command does not say that what was declared is in force."""
     for expectation in expectations:
-        code, out, err = module.run_command(shlex.split(expectation["command"]))
-        missing = [line for line in expectation["lines"] if line not in out.splitlines()]
-        if code != 0 or missing:
-            found = err.strip() if code != 0 else "missing: " + ", ".join(missing)
+        found = lacking(module, expectation)
+        if found:
             module.fail_json(
                 msg="What '{}' says is not what was declared: {}. {}".format(
                     expectation["command"], found, expectation["hint"]
@@ -400,6 +483,7 @@ def declared(module: AnsibleModule) -> List[Entry]:
 
 def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
     """Apply what differs, restart what it concerns, bring the units to their state; what a module returns of it."""
+    entries = entries + enablings(module, entries)
     changes = [entry for entry in entries if entry.changed]
     owed = owed_actions.owed()
     due = due_units(module, entries, owed)
@@ -407,7 +491,11 @@ def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
     if changes and not module.check_mode:
         transact(module, changes, module.params["verify"])
         owed_actions.remember(debts)
-    actions = systemd_units.converge(module, due + module.params["units"])
+    # Units may still run whose file is gone, or goes now.
+    actions = systemd_units.end(module, [name for name in map(unit_of, entries) if name.endswith(ENDING)])
+    actions += systemd_units.converge(module, due + module.params["units"])
+    repairs = repair(module, module.params["effective"])
+    actions += [action for action in repairs if action not in actions]
     if not module.check_mode:
         owed_actions.settle(debts)
         assert_effective(module, module.params["effective"])

@@ -98,5 +98,14 @@ def converge(module: AnsibleModule, units: List[Dict[str, Any]], daemon_reload: 
     return [" ".join(action) for action in actions]
 
 
+def end(module: AnsibleModule, names: List[str]) -> List[str]:
+    """Stop those that run. Not after a reload: systemd then forgets how a unit ends whose file is gone."""
+    states = show(module, names) if names else []
+    running = [name for name, now in zip(names, states) if now.get("ActiveState") in ("active", "reloading")]
+    for name in [] if module.check_mode else running:
+        act(module, "stop", name)
+    return [f"stop {name}" for name in running]
+
+
 def diff(actions: List[str]) -> Dict[str, str]:
     return {"before": "", "after": "".join(action + "\n" for action in actions), "after_header": "systemctl"}

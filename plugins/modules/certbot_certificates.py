@@ -16,6 +16,7 @@ description:
   - One certificate that fails does not keep the others from being issued; the task fails at its end, with all reasons.
   - O(links) gets a link for each certificate, to certbot's directory of it, set by one atomic rename.
   - What the web server shows is compared with the file. It is reloaded when they differ.
+extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   certificates:
     description: The certificates that must exist.
@@ -34,12 +35,6 @@ options:
   preflight: {description: Whether to try each name before the authority does, type: bool, default: true}
   reload_command: {description: Shell command after which the web server shows new certificates, type: str, default: ""}
   port: {description: Port of 127.0.0.1 on which the web server shows them, type: int, default: 443}
-  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  verify: {description: As in M(shipshape.droplet.files)., type: str}
-  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 

@@ -62,6 +62,7 @@ from ansible.module_utils.basic import AnsibleModule
 COMMANDS: Dict[str, List[str]] = {
     "iptables": ["iptables", "-w", "-S"],
     "ip6tables": ["ip6tables", "-w", "-S"],
+    "ip6tables mangle": ["ip6tables", "-w", "-t", "mangle", "-S"],
     "sockets": ["ss", "-H", "-tulnp"],
     "connections": ["ss", "-H", "-tn", "state", "established"],
     "addresses": ["ip", "-o", "address", "show", "scope", "global"],
@@ -70,7 +71,7 @@ COMMANDS: Dict[str, List[str]] = {
     "audit": ["auditctl", "-l"],
 }
 #: iptables may load a module for a protocol that the kernel does not speak.
-NEEDS_IPV6 = ("ip6tables",)
+NEEDS_IPV6 = ("ip6tables", "ip6tables mangle")
 APPARMOR = "/sys/kernel/security/apparmor/profiles"
 
 

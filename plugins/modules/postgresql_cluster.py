@@ -15,6 +15,7 @@ description:
   - Talks to the server through C(psql) over its socket, as C(postgres); nothing need be installed beside the server.
   - Passwords are turned into SCRAM verifiers here and compared with the stored ones. The server never sees a password.
   - In check mode the same plan is made and not applied. Without a server on the host all of it would be created.
+extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   version:
     description: Major version of the cluster.
@@ -53,12 +54,6 @@ options:
     description: Seconds to wait for the server after a start or restart.
     type: int
     default: 60
-  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  verify: {description: As in M(shipshape.droplet.files)., type: str}
-  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 

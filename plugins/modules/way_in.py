@@ -21,6 +21,7 @@ description:
     the operator comes from, and a sudo configuration that C(visudo) does not accept.
   - Owns of the firewall only rules whose comment starts with C(shipshape:), never resets or flushes anything, and
     leaves the rules of others alone. Check mode arms nothing and says what would be changed.
+extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   admins:
     description: Users who may log in and become root. An existing account is kept and given what it lacks.
@@ -45,11 +46,12 @@ options:
         type: list
         elements: str
         default: []
-  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  verify: {description: As in M(shipshape.droplet.files)., type: str}
+  renew_host_keys:
+    description:
+      - Whether an RSA host key of fewer than 3072 bits is replaced, and a key of type RSA or ed25519 made that is
+        missing or cannot be read. It is part of the change, so the old key comes back with everything else.
+    type: bool
+    default: false
   revert_after:
     description: Seconds after which an unconfirmed change is taken back. The proof is tried for a third of it.
     type: int
@@ -59,7 +61,6 @@ options:
     type: str
     choices: [open, close, revert]
     default: open
-  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 
@@ -75,7 +76,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What was (or in check mode would be) done to accounts, firewall and units.
+  description: What was (or in check mode would be) done to host keys, accounts, firewall and units.
   type: list
   elements: str
   returned: success
@@ -100,7 +101,7 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import admins as accounts
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, ufw, way_in
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, host_keys, ufw, way_in
 
 PORT_FILE = "/etc/ssh/sshd_config.d/00-shipshape-port.conf"
 SOCKET_DIRECTORY = "/etc/systemd/system/ssh.socket.d"
@@ -127,6 +128,7 @@ class Change:
         self.ufw_commands = ufw.commands(module, ufw.declared(params["rules"] + kept))
         self.ufw_active = ufw.is_active(module)
         self.account_commands, self.undo = self._accounts()
+        self.weak_keys = host_keys.due(module) if params["renew_host_keys"] else []
         self.specs, self.texts = self._files()
 
     def _accounts(self) -> Tuple[List[accounts.Command], List[accounts.Command]]:
@@ -144,7 +146,10 @@ class Change:
         """The declared files, those that follow from the ports, and the absence of what belonged to former admins."""
         params = self.module.params
         texts = file_set.unpack(params["contents"])
-        specs = [dict(spec) for spec in params["files"]]
+        # First: sshd must have its keys before it is told of them.
+        specs, key_texts = host_keys.files(self.module, self.weak_keys, "ssh.service")
+        texts.update(key_texts)
+        specs += [dict(spec) for spec in params["files"]]
         # Where systemd listens, an sshd that is told to reload tries to take the port for itself and dies of it, with
         # its directory in /run. It is stopped at the end of the change, and the next login starts a new one.
         if self.socket:
@@ -229,10 +234,10 @@ def apply(module: AnsibleModule, change: Change, token: str) -> Dict[str, Any]:
 
 
 def describe(change: Change) -> List[str]:
-    """What will be done to accounts and firewall, in the words of the commands."""
-    return [" ".join(command) for command in change.account_commands] + [
-        "ufw " + " ".join(command) for command in change.ufw_commands
-    ]
+    """What will be done to host keys, accounts and firewall, those two in the words of the commands."""
+    said = [str(renewal) for renewal in change.weak_keys]
+    said += [" ".join(command) for command in change.account_commands]
+    return said + ["ufw " + " ".join(command) for command in change.ufw_commands]
 
 
 def converge(module: AnsibleModule) -> Dict[str, Any]:
@@ -241,10 +246,16 @@ def converge(module: AnsibleModule) -> Dict[str, Any]:
     said = describe(change)
     differs = bool(change.account_commands or change.ufw_commands or any(entry.changed for entry in entries))
     token = ""
+    if host_keys.notice(change.weak_keys):
+        module.warn(host_keys.notice(change.weak_keys))
     if differs:
         change.refuse()
     if differs and not module.check_mode:
-        paths = [spec["path"] for spec in change.specs] + [entry.path for entry in entries if entry.state == "absent"]
+        paths = [spec["path"] for spec in change.specs]
+        paths += [
+            file_set.kept_at(spec["path"]) for spec in change.specs if spec["foreign"] or spec["state"] == "original"
+        ]
+        paths += [entry.path for entry in entries if entry.state == "absent"]
         plan = way_in.Plan(
             list(dict.fromkeys(paths)),
             change.undo,
@@ -277,6 +288,7 @@ def main() -> None:
         ),
         port=dict(type="int", default=22),
         rules=ufw.options(),
+        renew_host_keys=dict(type="bool", default=False),
         revert_after=dict(type="int", default=100),
         stage=dict(type="str", choices=["open", "close", "revert"], default="open"),
     )

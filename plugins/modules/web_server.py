@@ -16,6 +16,7 @@ description:
     or when its names change. An existing key is kept.
   - The pair is put into C(<directory>.self-signed), and its directory becomes a link to it, when that directory does
     not exist yet. Certificate and key so appear at once, and another pair takes their place by the change of one link.
+extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   certificates:
     description: The certificates that must exist.
@@ -38,12 +39,6 @@ options:
     description: The web server's unit, reloaded when a certificate was made. One of O(units) or of the files' own.
     type: str
     required: true
-  files: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  purge: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  units: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  effective: {description: As in M(shipshape.droplet.files)., type: list, elements: dict, default: []}
-  verify: {description: As in M(shipshape.droplet.files)., type: str}
-  contents: {description: Set by the action plugin., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import zoneinfo
 
+from .checks import secret_https_url
 from .problems import Fault, Path, Problem, describe, meant, quoted
 from .schema import Check
 
@@ -46,6 +47,11 @@ def network(value: Any) -> Fault | None:
             return Fault(quoted(text), wanted)
         return Fault(f"{text}, an address with a network's mask", f"the network {found}, or the address alone")
     return None
+
+
+def secret_url(value: Any) -> Fault | None:
+    """An https URL that is not shown, or none."""
+    return secret_https_url(str(value)) if value else None
 
 
 def timezone(value: Any) -> Fault | None:
@@ -130,6 +136,7 @@ CHECKS: dict[str, Values] = {
     "hardening_fail2ban_max_retry": one(between(1, 100, "attempts")),
     "hardening_fail2ban_ban_seconds": one(between(60, 604800, "seconds")),
     "hardening_fail2ban_ignore": each(network),
+    "hardening_updates_webhook": one(secret_url),
     "hardening_journal_max_mb": one(between(16, 65536, "MB")),
     "hardening_swap_mb": one(between(0, 65536, "MB")),
     "hardening_sysctl": sysctl,

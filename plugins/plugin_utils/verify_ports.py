@@ -95,11 +95,15 @@ def forwarding(state: State, published: Rules, version: int) -> Iterator[Finding
     if chain(listing, "DOCKER-USER")[:1] != [f"-j {CHAIN}"]:
         first = next(iter(chain(listing, "DOCKER-USER")), "nothing")
         yield Finding(where, f"DOCKER-USER begins with `{first}`", f"-j {CHAIN}", hint)
+    jump = "-j DOCKER-USER"
+    if version == 6:
+        # Docker puts rules of its own before that jump; ours decides in a table where it has none.
+        listing, jump = output(state, "ip6tables mangle") or "", f"-j {CHAIN}"
     # Docker's isolation of its networks, which lets nothing pass by itself, may come before.
     forward = [rule for rule in chain(listing, "FORWARD") if not rule.startswith("-j DOCKER-ISOLATION-STAGE-")]
-    if forward[:1] != ["-j DOCKER-USER"]:
+    if forward[:1] != [jump]:
         first = next(iter(forward), "nothing")
-        yield Finding(where, f"FORWARD begins with `{first}`", "-j DOCKER-USER", hint)
+        yield Finding(where, f"FORWARD begins with `{first}`", jump, hint)
     found, wanted = chain(listing, CHAIN), docker_rules(published, version)
     for rule in wanted:
         if rule not in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -114,8 +115,9 @@ def upgrades(state: State, wanted: bool) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _keys(lines: Sequence[str]) -> set[str]:
-    return {key for line in lines for key in re.findall(r"(?:-k |-F key=)(\S+)", line)}
+def _keys(lines: Sequence[str]) -> Counter[str]:
+    """How many different rules there are with each key."""
+    return Counter(key for line in set(lines) for key in re.findall(r"(?:-k |-F key=)(\S+)", line))
 
 
 def audit(state: State) -> Iterator[Finding]:
@@ -123,8 +125,10 @@ def audit(state: State) -> Iterator[Finding]:
     loaded = output(state, "audit")
     if loaded is None:
         return
-    for key in sorted(_keys(state["audit_rules"]) - _keys(loaded.splitlines())):
-        yield Finding("audit", f"no rule with key {key} in force", "as in /etc/audit/rules.d", "`augenrules --load`")
+    wanted, there = _keys(state["audit_rules"]), _keys(loaded.splitlines())
+    for key in sorted(wanted - there):
+        found = f"{there[key]} of {wanted[key]} rules with key {key}" if there[key] else f"no rule with key {key}"
+        yield Finding("audit", f"{found} in force", "as in /etc/audit/rules.d", "`augenrules --load`")
 
 
 def apparmor(state: State) -> Iterator[Finding]:
@@ -132,6 +136,10 @@ def apparmor(state: State) -> Iterator[Finding]:
     if profiles is not None and "enforce" not in profiles.values():
         found = f"{len(profiles)} profiles, none of them enforced"
         yield Finding("AppArmor", found, "the distribution's profiles, enforced", "`systemctl restart apparmor`")
+        return
+    for name in sorted(name for name, mode in (profiles or {}).items() if mode == "complain"):
+        found = f"profile {name} in complain mode, which only notes what it should forbid"
+        yield Finding("AppArmor", found, "enforced", f"`aa-enforce {name}` (package apparmor-utils)")
 
 
 def _time(text: str) -> datetime | None:

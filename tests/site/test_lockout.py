@@ -59,9 +59,10 @@ class Operator:
         inventory.write_text(yaml.safe_dump({"app": {"hosts": {"lockout": everything}}}), encoding="utf-8")
         return [str(BIN / "ansible-playbook"), "playbooks/hardening.yml", "-i", str(inventory), "--diff"]
 
-    def harden(self, **variables: Any) -> Run:
+    def harden(self, *arguments: str, **variables: Any) -> Run:
         result = subprocess.run(
-            self.command(**variables), cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
+            [*self.command(**variables), *arguments],
+            cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
         )  # fmt: skip
         return Run(result.returncode, result.stdout)
@@ -133,6 +134,25 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     droplet.remove(NAME)
 
 
+def weak_key(operator: Operator) -> str:
+    """Give the droplet an RSA host key as machines of some years ago have it; returns its fingerprint."""
+    key = "/etc/ssh/ssh_host_rsa_key"
+    operator.console(f"rm {key}; ssh-keygen -q -t rsa -b 2048 -N '' -f {key}; systemctl reload ssh; sleep 1")
+    assert rsa_key(operator).startswith("2048 ")
+    return rsa_key(operator)
+
+
+def rsa_key(operator: Operator, port: int = 22) -> str:
+    """Bits and fingerprint of the RSA key that sshd shows, as seen from here; the file's must be the same."""
+    command = f"ssh-keyscan -t rsa -p {port} {ADDRESS} 2>/dev/null | ssh-keygen -l -f -"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    kept = operator.console(
+        "ssh-keygen -l -f /etc/ssh/ssh_host_rsa_key; ssh-keygen -l -f /etc/ssh/ssh_host_rsa_key.pub"
+    )
+    (found,) = {" ".join(line.split()[:2]) for line in f"{shown}{kept}".splitlines()}
+    return found
+
+
 @pytest.fixture(scope="module")
 def hardened(bare: Operator) -> Operator:
     run = bare.harden()
@@ -163,6 +183,9 @@ def test_first_run_with_a_key_that_nobody_has(bare: Operator) -> None:
     assert bare.gets_root("root")
     assert bare.console("ufw status") == "Status: inactive"
     assert bare.console("sshd -T") == before
+    # What packages own is theirs again, and nothing is kept of it that a later run would take for older than it is.
+    assert bare.console("dpkg --verify base-files login passwd | grep /etc") == ""
+    assert bare.console("find /var/lib/shipshape/originals ! -type d") == ""
 
 
 def test_first_run_whose_controller_is_killed(bare: Operator) -> None:
@@ -194,6 +217,29 @@ def test_first_run_where_the_droplet_restarts_before_the_proof(bare: Operator) -
 
 
 # -- later runs, on a hardened droplet ---------------------------------------------------------------------------------
+
+
+def test_a_weak_host_key_is_replaced_once_and_comes_back_when_nobody_confirms(operator: Operator) -> None:
+    weak = weak_key(operator)
+    run = operator.harden(admins=[{"name": "deploy", "ssh_keys": [operator.public_of(operator.new_key("lost"))]}])
+    assert run.code != 0 and "Permission denied" in run.output, run.tail
+    assert rsa_key(operator) == weak and operator.gets_root()
+    foretold = operator.harden("--check")
+    assert "make /etc/ssh/ssh_host_rsa_key anew (had 2048 bits)" in foretold.output, foretold.tail
+    assert rsa_key(operator) == weak
+    kept = operator.harden(hardening_skip=["ssh_host_keys"])
+    assert (kept.code, kept.count("changed"), rsa_key(operator)) == (0, 0, weak), kept.tail
+    others = operator.console("sha256sum /etc/ssh/ssh_host_e*")
+    run = operator.harden()
+    assert run.code == 0 and "a weak host key is replaced: /etc/ssh/ssh_host_rsa_key (2048 bits)" in run.output, (
+        run.tail
+    )
+    assert "PRIVATE KEY" not in run.output
+    strong = rsa_key(operator)
+    assert strong.startswith("4096 ") and operator.console("sha256sum /etc/ssh/ssh_host_e*") == others
+    assert operator.console("stat --format %a:%U /etc/ssh/ssh_host_rsa_key") == "600:root"
+    again = operator.harden()
+    assert (again.code, again.count("changed"), rsa_key(operator)) == (0, 0, strong), again.tail
 
 
 def test_a_wrong_key_leaves_the_old_one_working(operator: Operator) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import droplet, repository, settings
+from tests.site import sandbox
 from tests.site.system import BIN, PROJECT, System, changes, environment
 
 API = "https://api.malar-market-ledger.com"
@@ -145,6 +146,12 @@ def test_nothing_but_ssh_and_the_web_answers_from_outside(malar: System) -> None
         [BIN / "python", script, malar.hosts["malar1"], "1-30500"], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == ["22", "80", "443"]
+
+
+def test_every_service_of_ours_is_shut_in_or_says_why_not(malar: System) -> None:
+    there = sandbox.own_services(malar.ssh)
+    assert {"shipshape-aide.service", "shipshape-docker-firewall.service", "malar-api.service"} <= set(there)
+    assert sandbox.too_open(malar.ssh) == {}
 
 
 def test_the_certificate_served_is_the_one_on_disk(malar: System) -> None:

@@ -185,6 +185,26 @@ def test_a_port_that_a_container_publishes_is_closed_unless_it_is_declared(opera
     assert not reaches(PORT)
 
 
+@pytest.mark.parametrize(
+    "flush",
+    [
+        "iptables -D DOCKER-USER -j SHIPSHAPE-DOCKER",
+        "iptables -F DOCKER-USER; iptables -F SHIPSHAPE-DOCKER",
+        "ip6tables -F DOCKER-USER; ip6tables -F SHIPSHAPE-DOCKER",
+        "ip6tables -t mangle -F",
+    ],
+)
+def test_the_next_run_puts_back_what_somebody_has_flushed(operator: Operator, container: None, flush: str) -> None:
+    operator.console(flush)
+    foretold = operator.play("site.yml", "--tags", "docker", "--check", "--diff")
+    assert "reload shipshape-docker-firewall.service" in foretold.output, foretold.tail
+    run = operator.play("site.yml", "--tags", "docker")
+    assert run.code == 0 and run.count("changed") == 1, run.tail
+    assert not reaches(PORT) and not reaches(PORT, STRANGER)
+    again = operator.play("site.yml", "--tags", "docker")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+
+
 def test_a_neighbour_cannot_send_to_a_containers_own_address(operator: Operator) -> None:
     docker("exec", STRANGER, "ip", "route", "replace", "172.17.0.0/16", "via", ADDRESS)
     probe = ["docker", "exec", STRANGER, "bash", "-c", "timeout 3 bash -c '</dev/tcp/172.17.0.2/80' 2>/dev/null"]
@@ -276,6 +296,50 @@ def test_over_ipv6_what_is_forwarded_to_a_bridge_is_dropped_unless_declared(oper
             ip6tables -D FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
             for space in inside outside; do ip netns pids $space | xargs -r kill; ip netns delete $space; done
             ip link delete br-inside; sysctl -qw net.ipv6.conf.all.forwarding=0
+        """)
+        operator.declare()
+
+
+def test_over_ipv6_what_docker_itself_publishes_is_closed_unless_it_is_declared(
+    operator: Operator, container: None
+) -> None:
+    """With Docker's option ip6tables and a network of its own; a namespace is the outside."""
+    speaks = {"docker_daemon_settings": {"experimental": True, "ip6tables": True}}
+    skips = {"hardening_skip": ["kernel_no_ipv6_forwarding"]}
+    operator.declare(**speaks, **skips)
+    operator.console("""
+        sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.all.forwarding=1
+        ip netns add outside
+        ip netns exec outside sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
+        ip link add out type veth peer name e netns outside
+        ip -6 address add fd77:1::1/64 dev out nodad; ip -n outside -6 address add fd77:1::2/64 dev e nodad
+        ip link set out up; ip -n outside link set e up; ip -n outside -6 route add default via fd77:1::1
+        docker network create --ipv6 --subnet fd77:5::/64 six >/dev/null
+        docker run --detach --name six --network six --publish '[::]:8080:80' box \
+          /bin/busybox httpd -f -p 80 -h / >/dev/null
+        sleep 1
+    """)
+    address = "docker inspect --format '{{(index .NetworkSettings.Networks \"six\").GlobalIPv6Address}}' six"
+    ask = "ip netns exec outside timeout 3 bash -c '</dev/tcp/{}/{}' 2>/dev/null && echo open || echo closed"
+    published, direct = ask.format("fd77:1::1", PORT), ask.format(operator.console(address), 80)
+    try:
+        assert "--dport 8080 -j DNAT" in operator.console("ip6tables -t nat -S DOCKER")
+        assert (operator.console(published), operator.console(direct)) == ("closed", "closed")
+        # Docker has put this network's rules before DOCKER-USER. It is our other jump, in a table that it does not use,
+        # that closes both: without it everybody is let in.
+        operator.console("ip6tables -t mangle -D FORWARD -j SHIPSHAPE-DOCKER")
+        assert operator.console(published) == "open"
+        verified = operator.play("playbooks/verify.yml", **speaks, **skips)
+        assert "ports of containers (IPv6): found FORWARD begins with `nothing`" in verified.output, verified.tail
+        operator.declare(**speaks, **skips)
+        assert operator.console(published) == "closed"
+        rule = {"name": "shop", "port": PORT, "sources": ["fd77:1::/64"]}
+        operator.declare(**speaks, **skips, hardening_firewall_rules=[rule])
+        assert (operator.console(published), operator.console(direct)) == ("open", "closed")
+    finally:
+        operator.console("""
+            docker rm --force six >/dev/null; docker network rm six >/dev/null
+            ip netns delete outside; sysctl -qw net.ipv6.conf.all.forwarding=0
         """)
         operator.declare()
 

@@ -1,59 +1,186 @@
-"""Files that are somebody else's: of some a line is ours, and others are ours only while nobody has edited them."""
+"""Sets of files, with units whose files go and with what somebody has undone, in a directory of this machine."""
 
 from __future__ import annotations
 
-import hashlib
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, package_files
-
-FSTAB = b"/dev/vda1 / ext4 defaults 0 1\n"
-OURS = b"tmpfs /dev/shm tmpfs noexec,x-shipshape.noexec 0 0\n"
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, owed_actions
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (FSTAB, FSTAB + OURS),
-        (FSTAB.rstrip(b"\n"), FSTAB + OURS),
-        (b"", OURS),
-        (FSTAB + OURS, FSTAB + OURS),
-        (b"# mine\n" + OURS.replace(b"noexec,", b"") + FSTAB, b"# mine\n" + OURS + FSTAB),
-        (OURS + FSTAB + OURS, OURS + FSTAB),
-    ],
-)
-def test_lines_of_ours_stand_once_in_somebodys_file_and_all_else_stays(before: bytes, after: bytes) -> None:
-    assert file_set.own_lines(before, "x-shipshape.noexec", OURS) == after
-    assert file_set.own_lines(after, "x-shipshape.noexec", OURS) == after
-
-
-def test_lines_of_ours_go_and_leave_what_was_there() -> None:
-    assert file_set.own_lines(FSTAB + OURS + b"# end", "x-shipshape.noexec", b"") == FSTAB + b"# end"
+class Failed(Exception):
+    """The module said why."""
 
 
 class Module:
-    """dpkg's answer to what configuration files its packages have brought."""
+    """As much of AnsibleModule as is asked for, on a host whose programs answer what the test says."""
 
-    def __init__(self, listing: str) -> None:
-        self.listing = listing
+    def __init__(self, answers: dict[str, list[str]] | None = None, check_mode: bool = False) -> None:
+        self.check_mode, self._diff = check_mode, False
+        self.params: dict[str, Any] = {"purge": [], "verify": None, "units": [], "effective": []}
+        self.answers = answers or {}
+        self.ran: list[str] = []
 
-    def run_command(self, command: list[str]) -> tuple[int, str, str]:
-        assert command[0] == "dpkg-query"
-        return 0, self.listing, ""
+    def get_bin_path(self, name: str) -> str | None:
+        return name if name == "systemctl" or any(command.startswith(name) for command in self.answers) else None
+
+    def run_command(self, command: list[str], check_rc: bool = False) -> tuple[int, str, str]:
+        text = " ".join(command)
+        self.ran.append(text)
+        if text.startswith("systemctl show"):
+            return 0, "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n", ""
+        said = self.answers.get(text)
+        return (0, (said.pop(0) if len(said) > 1 else said[0]), "") if said else (0, "", "")
+
+    def fail_json(self, msg: str, **_more: Any) -> None:
+        raise Failed(msg)
 
 
-def md5(text: bytes) -> str:
-    return hashlib.md5(text).hexdigest()
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(file_set, "UNITS", str(tmp_path))
+    monkeypatch.setattr(file_set, "ORIGINALS", str(tmp_path / "originals"))
+    monkeypatch.setattr(owed_actions, "DIRECTORY", str(tmp_path / "owed"))
+    return tmp_path
 
 
-def test_a_file_that_dpkg_or_ucf_knows_is_as_packaged(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = tmp_path / "hashfile"  # type: ignore[operator]
-    hashes.write_text(f"{md5(b'sshd')}  /etc/ssh/sshd_config\n")
-    monkeypatch.setattr(package_files, "UCF_HASHES", str(hashes))
-    module = Module(f"\n /etc/bash.bashrc {md5(b'bash')}\n /etc/old {md5(b'old')} obsolete\n")
-    assert package_files.is_as_packaged(module, "/etc/bash.bashrc", b"bash")
-    assert package_files.is_as_packaged(module, "/etc/ssh/sshd_config", b"sshd")
-    assert package_files.is_as_packaged(module, "/etc/old", b"old")
-    assert not package_files.is_as_packaged(module, "/etc/bash.bashrc", b"bash, edited")
-    assert not package_files.is_as_packaged(module, "/etc/bash.bashrc", b"sshd")
-    assert not package_files.is_as_packaged(module, "/etc/none", b"bash")
+def absent(path: Path) -> dict[str, Any]:
+    return {**file_set.PLAIN, "path": str(path), "state": "absent"}
+
+
+def converge(module: Any, *specs: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = file_set.converge(module, [file_set.Entry(module, spec, None) for spec in specs])
+    return result
+
+
+def enabled(folder: Path, name: str) -> Path:
+    (folder / name).write_text("[Service]\n")
+    wants = folder / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / name).symlink_to(folder / name)
+    return folder / name
+
+
+def test_a_service_whose_file_goes_is_stopped_and_no_link_to_it_is_left(places: Path) -> None:
+    module = Module()
+    result = converge(module, absent(enabled(places, "x.service")))
+    assert result["actions"] == ["stop x.service"] and "systemctl stop x.service" in module.ran
+    assert os.listdir(places / "multi-user.target.wants") == []
+
+
+def test_a_link_that_an_earlier_run_left_goes_too(places: Path) -> None:
+    enabled(places, "x.service").unlink()
+    result = converge(Module(), absent(places / "x.service"))
+    assert result["changed_files"] == [str(places / "multi-user.target.wants" / "x.service")]
+
+
+def test_what_is_mounted_stays_until_the_next_boot(places: Path) -> None:
+    module = Module()
+    assert converge(module, absent(enabled(places, "tmp.mount")))["actions"] == []
+    assert os.listdir(places / "multi-user.target.wants") == []
+
+
+def test_check_mode_foretells_the_end_of_a_service(places: Path) -> None:
+    module = Module(check_mode=True)
+    assert converge(module, absent(enabled(places, "x.service")))["actions"] == ["stop x.service"]
+    assert (places / "x.service").exists() and "systemctl stop x.service" not in module.ran
+
+
+WANTED = {"command": "rules", "lines": ["-j OURS"], "hint": "Who was it?", "repair": "x.service"}
+
+
+def test_what_somebody_has_undone_is_repaired_by_a_reload() -> None:
+    module = Module({"rules": ["", "-j OURS\n"]})
+    module.params["effective"] = [WANTED]
+    result = converge(module)
+    assert (result["actions"], result["changed"]) == (["reload x.service"], True)
+
+
+def test_what_a_reload_does_not_repair_is_said() -> None:
+    module = Module({"rules": [""]})
+    module.params["effective"] = [WANTED]
+    with pytest.raises(Failed, match=r"missing: -j OURS\. Who was it"):
+        converge(module)
+
+
+def test_what_is_in_force_is_left_alone_and_nothing_repairs_what_names_no_unit() -> None:
+    module = Module({"rules": ["-j OURS\n"]})
+    module.params["effective"] = [WANTED]
+    assert converge(module)["changed"] is False
+    module = Module({"rules": [""]})
+    module.params["effective"] = [{**WANTED, "repair": None}]
+    with pytest.raises(Failed):
+        converge(module)
+
+
+def test_check_mode_foretells_a_repair_and_passes_over_a_bare_host() -> None:
+    module = Module({"rules": [""]}, check_mode=True)
+    module.params["effective"] = [WANTED]
+    assert converge(module)["actions"] == ["reload x.service"] and "systemctl reload x.service" not in module.ran
+    module = Module(check_mode=True)
+    module.params["effective"] = [WANTED]
+    assert converge(module)["changed"] is False
+
+
+def ours(path: Path) -> dict[str, Any]:
+    user, group = file_set.user_name(os.getuid()), file_set.group_name(os.getgid())
+    return {**file_set.PLAIN, "path": str(path), "foreign": True, "owner": user, "group": group, "mode": "0640"}
+
+
+def original(path: Path) -> dict[str, Any]:
+    return {**file_set.PLAIN, "path": str(path), "state": "original"}
+
+
+def take(path: Path, text: str, module: Any = None) -> dict[str, Any]:
+    module = module or Module()
+    return file_set.converge(module, [file_set.Entry(module, ours(path), text)])  # type: ignore[no-any-return]
+
+
+def test_a_file_of_a_package_is_given_back_as_it_was_taken(places: Path) -> None:
+    path = places / "login.defs"
+    path.write_text("the package's\n")
+    path.chmod(0o604)
+    take(path, "ours\n")
+    # A new text of ours, and somebody's edit of it, are not what is given back.
+    take(path, "ours, later\n")
+    path.write_text("edited\n")
+    take(path, "ours, later\n")
+    assert converge(Module(), original(path))["changed_files"] == [str(path)]
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("the package's\n", 0o604)
+    assert converge(Module(), original(path))["changed"] is False
+
+
+def test_where_nothing_was_nothing_is_left(places: Path) -> None:
+    take(places / "motd", "ours\n")
+    converge(Module(), original(places / "motd"))
+    assert not (places / "motd").exists()
+
+
+def test_a_file_of_which_no_original_is_kept_stays(places: Path) -> None:
+    (places / "motd").write_text("ours\n")
+    take(places / "motd", "ours\n")
+    assert converge(Module(), original(places / "motd"))["changed"] is False
+    assert (places / "motd").read_text() == "ours\n"
+
+
+def test_check_mode_keeps_and_gives_back_nothing(places: Path) -> None:
+    path = places / "motd"
+    path.write_text("the package's\n")
+    assert take(path, "ours\n", Module(check_mode=True))["changed"] and not (places / "originals").exists()
+    take(path, "ours\n")
+    assert converge(Module(check_mode=True), original(path))["changed_files"] == [str(path)]
+    assert path.read_text() == "ours\n"
+
+
+def test_what_is_refused_leaves_the_original_kept(places: Path) -> None:
+    path = places / "motd"
+    path.write_text("the package's\n")
+    take(path, "ours\n")
+    blocked = {**file_set.PLAIN, "path": str(places / "none" / "x"), "state": "link", "target": "y"}
+    with pytest.raises(Failed):
+        converge(Module(), original(path), blocked)
+    assert path.read_text() == "ours\n"
+    converge(Module(), original(path))
+    assert path.read_text() == "the package's\n"

@@ -59,9 +59,12 @@ def test_what_a_setting_wants_is_there_once() -> None:
     assert plan["units"] == [{"name": "x.service", "enabled": True}]
 
 
-def test_files_of_ours_go_with_their_setting_and_those_of_packages_and_directories_stay() -> None:
+def test_files_of_ours_go_with_their_setting_those_of_packages_are_given_back_and_directories_stay() -> None:
     plan = hardening(SETTINGS, ["banner"], [])
-    assert plan["files"] == [{"path": "/etc/d/x", "restart": "x.service", "state": "absent"}]
+    assert plan["files"] == [
+        {"path": "/b", "state": "original"},
+        {"path": "/etc/d/x", "restart": "x.service", "state": "absent"},
+    ]
     assert plan["sshd"] == {} and plan["units"] == []
 
 

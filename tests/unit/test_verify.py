@@ -116,6 +116,10 @@ def test_a_stranger_in_a_group_that_is_as_good_as_root_is_found(state: dict[str,
 # ---- firewall
 
 
+#: Where our chain has the say, and the jump that leads there.
+DECIDES = {"iptables": ("iptables", "-j DOCKER-USER"), "ip6tables": ("ip6tables mangle", "-j SHIPSHAPE-DOCKER")}
+
+
 @pytest.mark.parametrize(("program", "prefix"), [("iptables", "ufw"), ("ip6tables", "ufw6")])
 class TestFirewall:
     def test_a_stopped_ufw_is_one_finding(self, state: dict[str, Any], program: str, prefix: str) -> None:
@@ -158,11 +162,13 @@ class TestFirewall:
     def test_a_missing_and_a_foreign_rule_in_our_chain_are_found(
         self, state: dict[str, Any], program: str, prefix: str
     ) -> None:
-        say(state, program, "-A SHIPSHAPE-DOCKER -o docker+ -j DROP", "-A SHIPSHAPE-DOCKER -o docker+ -j ACCEPT")
+        old, new = "-A SHIPSHAPE-DOCKER -o docker+ -j DROP", "-A SHIPSHAPE-DOCKER -o docker+ -j ACCEPT"
+        say(state, DECIDES[program][0], old, new)
         assert [("without" in text, "-j ACCEPT" in text) for text in found(state)] == [(True, False), (False, True)]
 
     def test_our_chain_in_another_order_is_found(self, state: dict[str, Any], program: str, prefix: str) -> None:
         drop, passed = "-m conntrack --ctstate DNAT -j DROP", "-i docker+ -j RETURN"
+        program, _jump = DECIDES[program]
         say(state, program, drop, "X")
         say(state, program, passed, drop)
         say(state, program, "X", passed)
@@ -171,7 +177,8 @@ class TestFirewall:
     def test_a_rule_that_lets_forwarded_packets_pass_first_is_found(
         self, state: dict[str, Any], program: str, prefix: str
     ) -> None:
-        say(state, program, "-A FORWARD -j DOCKER-USER", "-A FORWARD -i eth0 -j ACCEPT\n-A FORWARD -j DOCKER-USER")
+        program, jump = DECIDES[program]
+        say(state, program, f"-A FORWARD {jump}", f"-A FORWARD -i eth0 -j ACCEPT\n-A FORWARD {jump}")
         only(state, "FORWARD begins with `-i eth0 -j ACCEPT`")
 
 
@@ -251,11 +258,25 @@ def test_audit_rules_that_are_not_loaded_are_found_where_the_kernel_lets_one_ask
     only(state, "no rule with key mounts")
 
 
+def test_audit_rules_of_which_only_some_are_loaded_are_counted(state: dict[str, Any]) -> None:
+    both = ["-w /etc/passwd -p wa -k identity", "-w /etc/shadow -p wa -k identity"]
+    state["audit_rules"] = [*both, both[0]]
+    state["commands"]["audit"] = {"code": 0, "out": "\n".join(both), "err": ""}
+    assert found(state) == []
+    state["commands"]["audit"]["out"] = both[0]
+    only(state, "1 of 2 rules with key identity in force", "augenrules --load")
+
+
 def test_apparmor_that_enforces_nothing_is_found(state: dict[str, Any]) -> None:
-    state["apparmor"] = {"/usr/bin/man": "enforce", "snap": "complain"}
+    state["apparmor"] = {"/usr/bin/man": "enforce", "busybox": "unconfined"}
     assert found(state) == []
     state["apparmor"] = {"/usr/bin/man": "complain"}
     only(state, "none of them enforced")
+
+
+def test_an_apparmor_profile_that_only_complains_is_named(state: dict[str, Any]) -> None:
+    state["apparmor"] = {"/usr/bin/man": "enforce", "/usr/sbin/mysqld": "complain"}
+    only(state, "profile /usr/sbin/mysqld in complain mode", "`aa-enforce /usr/sbin/mysqld`")
 
 
 def test_an_expired_certificate_is_found(state: dict[str, Any]) -> None:

@@ -9,13 +9,13 @@ import random
 import signal
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 from shipshape_backup.make import back_up_database, back_up_paths, forget
 from shipshape_backup.store import UNVERIFIED, Busy, Failure, Restic, Settings, Stopped, now
+from shipshape_backup.webhook import NotTold, points, tell
 
 
 @contextmanager
@@ -161,15 +161,9 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
 
 
 def cry(settings: Settings, failures: list[str]) -> None:
-    """Slack's form, which others understand too."""
     if not settings.webhook:
         return
-    text = f"Backup of {settings.host} failed:\n" + "\n".join(f"• {failure}" for failure in failures)
-    request = urllib.request.Request(
-        settings.webhook, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
-    )
     try:
-        with urllib.request.urlopen(request, timeout=15):
-            pass
-    except (OSError, ValueError) as error:
+        tell(settings.webhook, settings.scrub(points(f"Backup of {settings.host} failed:", failures)))
+    except NotTold as error:
         print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
