@@ -13,6 +13,6 @@ echo "user manager: $(runuser --user deploy -- env XDG_RUNTIME_DIR="/run/user/$(
 echo "assembler: $(stat --format %a /usr/bin/x86_64-linux-gnu-as)"
 changed() { dpkg --verify base-files login passwd | grep --only-matching -E '/etc/(issue|issue.net|login.defs)$' | tr '\n' ' '; }
 echo "changed of packages: $(changed)"
-echo "tmp: $(systemctl is-enabled tmp.mount)"
+echo "tmp: $(grep ^What= /etc/systemd/system/tmp.mount)"
 echo "links: $(find /etc/systemd/system -xtype l | wc -l)"
 echo "failed: $(systemctl list-units --failed --no-legend | wc -l)"

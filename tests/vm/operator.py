@@ -47,6 +47,7 @@ class Operator:
             "hardening_fail2ban_ignore": [settings.SUBNET],
             # Emulated, a machine restarts its services in its own time.
             "hardening_revert_seconds": 300,
+            "app_health_timeout": 600,
             **variables,
         }
         groups: dict[str, Any] = {group: {"hosts": {"vm": {}}} for group in ("proxy", "app", "database")}
