@@ -59,6 +59,23 @@ def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_
         assert open_ports(app_behind.hosts["edge"]) == ["22", "80", "443"]
         again = app_behind.play("site.yml", "--diff")
         assert (again.code, again.count("changed")) == (0, 0), again.tail
+        # The proxy on the other droplet is led to the next release, also by a run that leaves that droplet out.
+        deploy = app_behind.play("playbooks/deploy.yml", "--limit", "back", "-e", "app=malar-api", "-e", "version=HEAD")
+        assert deploy.code != 0 and "is no branch, tag or commit" in deploy.output, deploy.tail
+        app_behind.extra["app_watch_seconds"] = 2
+        app_behind.extra["vault_malar_sentry_dsn"] = "https://another@sentry.test/1"
+        deploy = app_behind.play("playbooks/deploy.yml", "--limit", "back", "-e", "app=malar-api")
+        assert deploy.code == 0, deploy.tail
+        flag = "/var/lib/shipshape/live/malar-api.green"
+        assert app_behind.ssh(f"stat -c %a {flag}", host="edge") == "644"
+        units = app_behind.ssh("systemctl list-units --plain --no-legend 'malar-api@*'", host="back")
+        assert units.split()[0] == "malar-api@green.service" and len(units.splitlines()) == 1
+        assert app_behind.fetch(f"{API}/health").status == 200
+        back = app_behind.play("playbooks/rollback.yml", "-e", "app=malar-api")
+        assert back.code == 0, back.tail
+        assert app_behind.ssh(f"ls {flag} 2>/dev/null || echo none", host="edge") == "none"
+        assert app_behind.fetch(f"{API}/health").status == 200
+        assert open_ports(app_behind.hosts["back"]) == ["22"]
     finally:
         system.stop("two", app_behind.hosts)
 
