@@ -117,9 +117,15 @@ def app_failures(switched: Iterable[Any]) -> dict[str, str]:
     return failures
 
 
-def app_returns(switches: Iterable[Mapping[str, Any]], failures: Mapping[str, str]) -> list[dict[str, str]]:
-    """Where the proxies have to be led back to, for those that have not noticed anything."""
-    return [{"name": s["name"], "to": s["back"]} for s in switches if s["name"] in failures and s["back"]]
+def app_returns(
+    switches: Iterable[Mapping[str, Any]], failures: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """Where the proxies have to be led back to: for the apps that failed, or for all of them."""
+    return [
+        {"name": s["name"], "to": s["back"]}
+        for s in switches
+        if s["back"] and (failures is None or s["name"] in failures)
+    ]
 
 
 class FilterModule:

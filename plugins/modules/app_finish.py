@@ -45,11 +45,17 @@ summary: {description: What happened to each app in one sentence., type: list, e
 removed: {description: Ids of the releases that were removed., type: list, elements: str, returned: success}
 """
 
+import socket
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_process, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_env,
+    app_lock,
+    app_process,
+    app_trail,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, locked
@@ -75,6 +81,8 @@ def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str
 def take_back(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any], why: str) -> str:
     """End a release that fared badly after the switch; returns what the operator has to know."""
     release = store.find(row["release"])
+    # What an app has answered may hold anything.
+    why = app_env.scrub(why, app_process.environment_of(release))
     log = app_process.log_of(store.unit(row["colour"]), release, time.time() - 3600, app["health"])
     serving = app_process.give_up(app, store, row["colour"], module.params["timeout"])
     if release.id != store.current:
@@ -105,7 +113,9 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
             app_trail.note(app["name"], row["release"], "end", "abandoned", who)
         elif why:
             problem = take_back(module, app, store, row, why)
-            app_trail.note(app["name"], row["release"], why.partition(":")[0], "rolled back", who, why=why)
+            app_trail.note(
+                app["name"], row["release"], why.partition(":")[0], "rolled back", who, why=problem.splitlines()[0]
+            )
         else:
             said, removed = keep(module, app, store, row)
             outcome = "rollback" if row.get("given_up") else "live"
@@ -133,7 +143,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     report = [f"Deployed: {line}" for line in summary] + [f"Deploy failed: {line}" for line in problems]
     for line in report:
         # A log may hold anything; it does not leave the droplet.
-        unheard = app_trail.tell(module.params["webhook"], line.splitlines()[0])
+        unheard = app_trail.tell(module.params["webhook"], f"{socket.gethostname()}: {line.splitlines()[0]}")
         if unheard:
             module.warn(unheard)
     if problems:

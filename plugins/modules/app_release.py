@@ -79,6 +79,7 @@ changes:
   returned: success
 """
 
+import socket
 from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
@@ -248,7 +249,8 @@ def begin(module: AnsibleModule, rows: list[dict[str, Any]]) -> None:
         app_trail.note(row["name"], row["release"], "plan", row["action"], who, why=", ".join(row["reasons"]))
     if rows:
         names = ", ".join("{name} {release} ({version})".format(**row) for row in rows)
-        problem = app_trail.tell(module.params["webhook"], f"Deploy of {names} begins, by {who or 'somebody'}")
+        said = f"{socket.gethostname()}: Deploy of {names} begins, by {who or 'somebody'}"
+        problem = app_trail.tell(module.params["webhook"], said)
         if problem:
             module.warn(problem)
 

@@ -81,7 +81,8 @@ def test_what_one_proxy_has_seen_leads_all_of_them_back() -> None:
     failures = filters.app_failures(seen)
     assert failures == {"shop": "watch: bad"}
     assert filters.app_returns(switches(), failures) == [{"name": "shop", "to": "blue"}]
-    assert filters.app_returns(switches(), {}) == []
+    assert filters.app_returns(switches(), {}) == filters.app_returns(switches(back=""), failures) == []
+    assert filters.app_returns(switches()) == [{"name": "shop", "to": "blue"}]
 
 
 def test_a_run_is_its_playbook_and_is_alive() -> None:
