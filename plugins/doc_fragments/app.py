@@ -26,6 +26,17 @@ options:
       health: {description: Path that answers 200 when the app is healthy., type: str, default: ""}
       address: {description: Address the app listens on., type: str, default: 127.0.0.1}
       port: {description: Port the app listens on., type: int, default: 0}
+      second_port:
+        description: >-
+          Port of the release that is started beside the one that serves, by turns with the other port. Without one, no
+          proxy can switch: the old release is stopped before the new one is started.
+        type: int
+        default: 0
+      domain: {description: The host name under which a proxy leads to the app., type: str, default: ""}
+      watch_seconds:
+        description: How long a new release is watched; -1 for the role's own value.
+        type: int
+        default: -1
       keep_releases: {description: How many releases stay on disk., type: int, default: 5}
       settings_fingerprint: {description: Changes with the command and the folder., type: str, default: ""}
       environment_fingerprint: {description: Changes with the environment., type: str, default: ""}

@@ -41,6 +41,9 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "health": str(app.get("health") or ""),
             "address": str(app.get("address") or "127.0.0.1"),
             "port": int(app.get("port") or 0),
+            "second_port": int(app.get("second_port") or 0),
+            "domain": str(app.get("domain") or ""),
+            "watch_seconds": int(app["watch_seconds"]) if app.get("watch_seconds") is not None else -1,
             "keep_releases": int(app.get("keep_releases") or 5),
             # What makes a new release besides a new commit.
             "settings_fingerprint": _fingerprint(app["type"], source.get("path") or ".", app.get("command") or ""),
@@ -59,12 +62,19 @@ def app_units(specs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The systemd units as shipshape.droplet.files takes them."""
     return [
         {
-            "path": f"/etc/systemd/system/{name}.service",
+            "path": f"/etc/systemd/system/{name}@{colour}.service",
             "template": "app.service.j2",
-            "vars": {"__app_unit": {key: spec[key] for key in ("name", "user", "directory")}},
+            "vars": {
+                "__app_unit": {
+                    **{key: spec[key] for key in ("name", "user", "directory")},
+                    "colour": colour,
+                    "port": port,
+                }
+            },
         }
         for name, spec in specs.items()
         if spec["type"] == "python"
+        for colour, port in (("blue", spec["port"]), ("green", spec["second_port"] or spec["port"]))
     ]
 
 

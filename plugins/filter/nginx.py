@@ -105,6 +105,7 @@ def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
     return {
         **proxy,
+        "green": dict(proxy["green"]) if proxy.get("green") else None,
         "timeout": int(proxy.get("timeout") or 60),
         "websockets": [path for path in paths if path],
         "websocket_everywhere": "" in paths,
@@ -152,7 +153,7 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
 def nginx_files(sites: Iterable[Site], headers: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The files of all sites as entries for the module files: its servers, and apart from them its upstream.
 
-    They are apart so that a deployment can switch the upstream's port without touching the site.
+    They are apart so that each of the two says one thing: where an application listens, and how a site is served.
     """
     files: list[dict[str, Any]] = []
     for site in (nginx_site(site, headers) for site in sites):

@@ -26,11 +26,19 @@ def app_options() -> dict[str, Any]:
         health=dict(type="str", default=""),
         address=dict(type="str", default="127.0.0.1"),
         port=dict(type="int", default=0),
+        second_port=dict(type="int", default=0),
+        domain=dict(type="str", default=""),
+        watch_seconds=dict(type="int", default=-1),
         keep_releases=dict(type="int", default=5),
         settings_fingerprint=dict(type="str", default="", no_log=False),
         # Of a guessable secret a fingerprint gives the guess away.
         environment_fingerprint=dict(type="str", default="", no_log=True),
     )
+
+
+def port_of(app: dict[str, Any], colour: str) -> int:
+    """Where an app listens under that colour. One that no proxy leads to has one port, and one release at a time."""
+    return int(app["second_port"] if colour == "green" and app["second_port"] else app["port"])
 
 
 def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]]) -> None:

@@ -110,6 +110,32 @@ def probe(address: str, port: int, path: str, patience: float = 5.0) -> str:
     return "" if answer.status == 200 else f"HTTP {answer.status} {body}"
 
 
+def connections(port: int, tables: Sequence[str] = ("/proc/net/tcp", "/proc/net/tcp6")) -> int:
+    """How many connections to a port of this host are open."""
+    found = 0
+    for table in tables:
+        try:
+            with open(table, encoding="ascii") as stream:
+                rows = [line.split() for line in stream.readlines()[1:]]
+        except OSError:
+            continue
+        found += sum(1 for row in rows if row[3] == "01" and int(row[1].rpartition(":")[2], 16) == port)
+    return found
+
+
+def drain(port: int, limit: float) -> int:
+    """Wait until nobody is connected any more; returns how many are when the time is over."""
+    deadline = time.monotonic() + limit
+    quiet = 0
+    while True:
+        left = connections(port)
+        # Twice: a proxy may just have decided to connect.
+        quiet = quiet + 1 if left == 0 else 0
+        if quiet >= 2 or time.monotonic() > deadline:
+            return left
+        time.sleep(0.3)
+
+
 class Gate:
     """Waits until a service that was just started is healthy, or until it is plain that it will not be."""
 

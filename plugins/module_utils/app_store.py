@@ -4,7 +4,9 @@
 /srv/<app>/venvs/<key>/          a virtualenv, shared by the releases with the same requirements; <key>.json: complete
 /srv/<app>/releases/<id>/        src or public, env, run, migrate, venv, release.json (written last: no half releases)
 /srv/<app>/current               link to the live release
-/srv/<app>/activation.json       the release that was last found healthy, and the unit it ran under
+/srv/<app>/blue, green           of an app with a process: link to the release that runs under that colour's unit
+/srv/<app>/activation.json       the release that was last found healthy, its colour, and the unit it ran under
+/srv/<app>/deploy.lock           who is deploying it
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ import shutil
 import time
 from typing import Any
 
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import read_record, write_record
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, read_record, write_record
 
 UNITS = "/etc/systemd/system"
+COLOURS = ("blue", "green")
 RELEASE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{7,40}")
+
+
+def other(colour: str) -> str:
+    """The colour to start the next release under."""
+    return "green" if colour == "blue" else "blue"
 
 
 def now() -> str:
@@ -74,8 +82,10 @@ class Store:
         self.current_link = os.path.join(directory, "current")
         self.activation_path = os.path.join(directory, "activation.json")
         self.planned_path = os.path.join(directory, "planned.json")
-        self.unit = app + ".service"
-        self.unit_path = os.path.join(UNITS, self.unit)
+        self.lock_path = os.path.join(directory, "deploy.lock")
+        #: What a droplet has that was set up when an app had one unit.
+        self.single_unit = app + ".service"
+        self.units = UNITS
 
     def releases(self) -> list[Release]:
         """Every release on disk, oldest first, half-made ones among them."""
@@ -88,6 +98,25 @@ class Store:
     def release(self, name: str) -> Release | None:
         """The complete release of that id."""
         return next((release for release in self.releases() if release.id == name and release.complete), None)
+
+    def find(self, wanted: str) -> Release:
+        """The release that is meant (`current` and `previous` are ones, too), or a message with those there are."""
+        release = (
+            self.previous() if wanted == "previous" else self.release(self.current if wanted == "current" else wanted)
+        )
+        if release is not None:
+            return release
+        kept = ", ".join(f"{entry.id} ({self.state(entry)})" for entry in self.releases()) or "none"
+        if wanted == "previous":
+            message = f"there is no earlier release to go back to; releases here: {kept}"
+        else:
+            message = f"there is no release {wanted}; releases here: {kept}"
+        raise AppError(self.app, "release", message)
+
+    def migrations_after(self, release: Release) -> list[str]:
+        """The releases after that one, up to the live one, that have migrated the database."""
+        later = [r for r in self.releases() if release.id < r.id <= self.current]
+        return [r.id for r in later if r.record.get("migrated")]
 
     def new_id(self, commit: str) -> str:
         """Sorts by time and shows the commit."""
@@ -111,21 +140,57 @@ class Store:
         name = str(self.activation.get("release") or "")
         return name if name and self.release(name) else ""
 
-    def switch(self, name: str) -> None:
-        """Point `current` to a release, or to none, in one step."""
-        if not name:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.current_link)
-            return
-        temporary = self.current_link + ".new"
+    @property
+    def single(self) -> bool:
+        """Whether the app's one unit of old is still there."""
+        return os.path.exists(os.path.join(self.units, self.single_unit))
+
+    @property
+    def colour(self) -> str:
+        """The colour that serves, or nothing before the first release. The one unit of old has blue's port."""
+        colour = str(self.activation.get("colour") or "")
+        return colour if colour in COLOURS else ("blue" if self.single and self.current else "")
+
+    def unit(self, colour: str) -> str:
+        return f"{self.app}@{colour}.service"
+
+    @property
+    def live_unit(self) -> str:
+        """The unit that the live release runs under."""
+        return self.unit(self.colour) if self.activation.get("colour") or not self.single else self.single_unit
+
+    def idle_units(self) -> list[str]:
+        """The units that may run, but are not the live one's: of a switch that was not brought to its end."""
+        units = [self.unit(colour) for colour in COLOURS] + ([self.single_unit] if self.single else [])
+        return [unit for unit in units if unit != self.live_unit]
+
+    def release_of(self, colour: str) -> str:
+        """Id of the release that a colour's link leads to, or nothing."""
+        try:
+            return os.path.basename(os.readlink(os.path.join(self.directory, colour)))
+        except OSError:
+            return ""
+
+    def point(self, link: str, name: str) -> None:
+        """Lead `current`, `blue` or `green` to a release, or to none, in one step."""
+        path = os.path.join(self.directory, link)
+        temporary = path + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if not name:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
         os.symlink(os.path.join("releases", name), temporary)
-        os.replace(temporary, self.current_link)
+        os.replace(temporary, path)
+
+    def switch(self, name: str) -> None:
+        """Make a release the live one, or none."""
+        self.point("current", name)
 
     def leftovers(self) -> list[Release]:
         """What a run that was cut off has left: half-made releases, and whole ones that were never live."""
-        live = {self.current, self.healthy}
+        live = {self.current, self.healthy, *(self.release_of(colour) for colour in COLOURS)}
         return [release for release in self.releases() if release.id not in live and not release.activated]
 
     def previous(self) -> Release | None:
@@ -140,20 +205,21 @@ class Store:
             return "unfinished"
         return "rolled back" if release.rolled_back else "kept"
 
-    def unit_digest(self) -> str:
-        """Fingerprint of the unit as it is on disk."""
+    def unit_digest(self, colour: str) -> str:
+        """Fingerprint of a colour's unit as it is on disk."""
         try:
-            with open(self.unit_path, "rb") as stream:
+            with open(os.path.join(self.units, self.unit(colour)), "rb") as stream:
                 return hashlib.sha256(stream.read()).hexdigest()
         except FileNotFoundError:
             return ""
 
-    def confirm(self, name: str) -> None:
-        """This release is live and healthy."""
+    def confirm(self, name: str, colour: str = "") -> None:
+        """This release is live and healthy, under that colour if it has a process."""
         release = self.release(name)
         if release is not None:
             release.note(activated=release.activated or now(), rolled_back="")
-        write_record(self.activation_path, {"release": name, "unit": self.unit_digest(), "at": now()})
+        unit = self.unit_digest(colour) if colour else ""
+        write_record(self.activation_path, {"release": name, "colour": colour, "unit": unit, "at": now()})
 
     def plan(self, name: str) -> None:
         """The newest run means to build this release; one that is still at an earlier plan has been overtaken."""

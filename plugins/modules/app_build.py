@@ -48,7 +48,7 @@ import stat
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_python import ensure_venv
@@ -169,7 +169,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     if module.check_mode:
         path = os.path.join(store.releases_directory, module.params["release"])
         return {"changed": True, "release": module.params["release"], "path": path, "venv": "", "diff": diff}
-    with locked(app["name"], store.directory, "lock") as lock:
+    step = app_trail.step(app["name"], module.params["release"], "build", app_lock.who(store))
+    with step, locked(app["name"], store.directory, "lock") as lock:
         if store.is_overtaken(module.params["release"]):
             raise AppError(app["name"], "lock", "a later run has taken this app over; that one counts")
         return dict(build(module, store, Account(app["user"]), lock), diff=diff)

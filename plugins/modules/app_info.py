@@ -57,7 +57,7 @@ def releases_of(app: dict[str, Any], store: Store) -> list[dict[str, str]]:
 
 
 def as_table(name: str, rows: list[dict[str, str]], service: str) -> list[str]:
-    lines = [name + (f" (service {service})" if service else "")]
+    lines = [name + (f" ({service})" if service else "")]
     for row in rows:
         version = row["version"][:7] if FULL_COMMIT.fullmatch(row["version"]) else row["version"]
         lines.append(f"  {row['id']:24}  {version:12}  {row['created']:20}  {row['state']:11}  {row['by']}".rstrip())
@@ -66,13 +66,15 @@ def as_table(name: str, rows: list[dict[str, str]], service: str) -> list[str]:
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     apps: list[dict[str, Any]] = module.params["apps"]
-    states = app_service.show([app["name"] + ".service" for app in apps if app["type"] == "python"])
+    stores = {app["name"]: Store(app["name"], app["directory"]) for app in apps}
+    states = app_service.show([stores[app["name"]].live_unit for app in apps if app["type"] == "python"])
     found: dict[str, list[dict[str, str]]] = {}
     table: list[str] = []
     for app in apps:
-        store = Store(app["name"], app["directory"])
+        store = stores[app["name"]]
         found[app["name"]] = releases_of(app, store)
-        table += as_table(app["name"], found[app["name"]], states.get(store.unit, {}).get("ActiveState", ""))
+        state = states.get(store.live_unit, {}).get("ActiveState", "")
+        table += as_table(app["name"], found[app["name"]], f"{store.live_unit} is {state}" if state else "")
     return {"changed": False, "apps": found, "table": table}
 
 

@@ -33,9 +33,9 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_lock, app_service, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, last_lines, locked
 
 
@@ -44,7 +44,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     if module.check_mode:
         return {"changed": True, "output": ""}
     store = Store(app["name"], app["directory"])
-    with locked(app["name"], store.directory, "lock") as lock:
+    step = app_trail.step(app["name"], name, "migrate", app_lock.who(store))
+    with step, locked(app["name"], store.directory, "lock") as lock:
         release = store.release(name)
         if release is None:
             raise AppError(app["name"], "migrate", f"release {name} is gone: another run removed it; run again")
@@ -70,6 +71,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
                 "migrate",
                 f"`{app['migrate']}` failed (exit {code}); {serving}. Its last lines:\n{last_lines(output)}",
             )
+        release.note(migrated=now())
     return {"changed": True, "output": "\n".join(output.splitlines()[-20:])}
 
 

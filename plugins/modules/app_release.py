@@ -10,7 +10,9 @@ version_added: 0.1.0
 description:
   - For all apps of a host in one trip. Ensures each app's system user and directories, removes what an interrupted
     deploy has left, asks the git servers which commit each version stands for, and compares with the live release.
-  - Starts and stops nothing. M(shipshape.droplet.app_build) and M(shipshape.droplet.app_activate) do what it says.
+  - Starts and stops nothing. M(shipshape.droplet.app_build), M(shipshape.droplet.app_start) and
+    M(shipshape.droplet.app_finish) do what it says.
+  - Takes the lock of each app that has something to do, and refuses an app that another run is at work on.
   - A release that was rolled back is not deployed again by itself, until its commit or its settings change.
 options:
   apps:
@@ -22,6 +24,22 @@ options:
     description: Deploy a release again that was rolled back.
     type: bool
     default: false
+  to:
+    description: >-
+      Plan the way back of the one app to this release instead, V(previous) for the one that was live before.
+    type: str
+    default: ""
+  rewritten:
+    description: Units that were written just now, or would be; in check mode their files do not say so.
+    type: list
+    elements: str
+    default: []
+  holder:
+    description: This run, as the filter C(shipshape.droplet.app_holder) describes it.
+    type: dict
+    default: {}
+  break_lock: {description: Take the lock away from another run., type: bool, default: false}
+  webhook: {description: The https URL that hears of the start of a deploy., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
 
@@ -39,13 +57,20 @@ deploy:
   elements: dict
   returned: success
 activate:
-  description: The apps whose release is right but was not confirmed, or whose service is not up, with the reasons.
+  description: >-
+    The apps whose release is there but was not confirmed, or whose service is not up or has to start anew, with the
+    reasons.
   type: list
   elements: dict
   returned: success
 apps:
   description: The same for all apps, by name.
   type: dict
+  returned: success
+summary:
+  description: For a way back, what it comes to.
+  type: list
+  elements: str
   returned: success
 changes:
   description: What was done to users, directories and leftovers.
@@ -54,149 +79,15 @@ changes:
   returned: success
 """
 
-import os
-import pwd
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import socket
+from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_service, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import (
-    FULL_COMMIT,
-    SHORT_COMMIT,
-    Mirror,
-    Refs,
-    list_refs,
-)
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release, Store
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
-    Account,
-    AppError,
-    last_lines,
-    locked,
-    run,
-)
-
-VENDOR_UNITS = ("/usr/lib/systemd/system", "/lib/systemd/system")
-
-
-def check_name(app: dict[str, Any]) -> None:
-    """Refuse to take over what belongs to a package or to a person."""
-    if app["type"] == "python":
-        for directory in VENDOR_UNITS:
-            path = os.path.join(directory, app["name"] + ".service")
-            if os.path.lexists(path):
-                raise AppError(
-                    app["name"], "name", f"{path} is a service of this system; give the app another name in `apps`"
-                )
-    try:
-        entry = pwd.getpwnam(app["user"])
-    except KeyError:
-        return
-    if entry.pw_dir != app["directory"]:
-        raise AppError(
-            app["name"],
-            "user",
-            "user {} exists and is not this app's (home {}, not {}); give the app another name in `apps`".format(
-                app["user"], entry.pw_dir, app["directory"]
-            ),
-        )
-
-
-def ensure_account(app: dict[str, Any], check_mode: bool) -> list[str]:
-    if Account(app["user"]).exists:
-        return []
-    if not check_mode:
-        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
-        command += ["--home-dir", app["directory"], "--comment", "Shipshape app " + app["name"], app["user"]]
-        code, output = run(None, command)
-        if code != 0:
-            raise AppError(app["name"], "user", "cannot create user {}:\n{}".format(app["user"], last_lines(output)))
-    return ["user {}".format(app["user"])]
-
-
-def ensure_directory(path: str, mode: int, gid: int | None, check_mode: bool) -> list[str]:
-    """Root's, open to the app's group where it has to be."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        if not check_mode:
-            os.mkdir(path, mode)
-            os.chown(path, 0, gid or 0)
-            os.chmod(path, mode)
-        return [f"directory {path}"]
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(f"{path} is no directory; move it away")
-    if gid is not None and (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (0, gid, mode):
-        if not check_mode:
-            os.chown(path, 0, gid)
-            os.chmod(path, mode)
-        return [f"owner and mode of {path}"]
-    return []
-
-
-def prepare(app: dict[str, Any], check_mode: bool) -> list[str]:
-    """User, directories, and nothing half-made among the releases."""
-    changes = ensure_account(app, check_mode)
-    account = Account(app["user"])
-    # The web server reads static files; a python app's code concerns nobody but its user.
-    mode, group = (0o755, 0) if app["type"] == "static" else (0o750, account.gid)
-    store = Store(app["name"], app["directory"])
-    folders = [store.directory, store.releases_directory] + ([store.venvs] if app["type"] == "python" else [])
-    for folder in folders:
-        changes += ensure_directory(folder, mode, group if account.exists else None, check_mode)
-    if os.path.isdir(store.directory) and not check_mode:
-        with locked(app["name"], store.directory, "lock"):
-            for release in store.leftovers():
-                release.remove()
-                changes.append(f"unfinished release {release.id}")
-            # Under the same lock: what a dead run's worker builds after this look would be found only by the next run.
-            store.take_over()
-    else:
-        changes += [f"unfinished release {release.id}" for release in store.leftovers()]
-    return changes
-
-
-def remote_refs(apps: list[dict[str, Any]]) -> dict[str, Refs]:
-    """What each git server has; every repository is asked once, all at the same time."""
-    if run(None, ["git", "--version"])[0] != 0:
-        return {}
-    asked = {app["git"]: app for app in apps if not FULL_COMMIT.fullmatch(app["version"])}
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        jobs = {url: pool.submit(list_refs, app["name"], Account(app["user"]), url) for url, app in asked.items()}
-        return {url: job.result() for url, job in jobs.items()}
-
-
-def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool) -> str:
-    """The commit the version stands for; nothing while only a later step can tell (check mode on a bare host)."""
-    version = app["version"]
-    if FULL_COMMIT.fullmatch(version):
-        return str(version)
-    if refs is None:
-        if check_mode:
-            return ""
-        raise AppError(app["name"], "source", "git is not installed on this host")
-    commit = refs.find(version)
-    if not commit and SHORT_COMMIT.fullmatch(version):
-        mirror = Mirror(app["name"], Account(app["user"]), Store(app["name"], app["directory"]).repository, app["git"])
-        commit = mirror.commit(version)
-        if not commit and not check_mode:
-            mirror.fetch()
-            commit = mirror.commit(version)
-        if not commit and check_mode:
-            return ""
-    if not commit:
-        raise AppError(
-            app["name"],
-            "source",
-            "version {!r} is no branch, tag or commit of {}; {}".format(
-                version, without_password(app["git"]), refs.describe()
-            ),
-        )
-    return str(commit)
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import check_name, prepare
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_source import remote_refs, wanted_commit
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store
 
 
 def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
@@ -211,15 +102,24 @@ def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
     return reasons
 
 
-def service_problems(store: Store, state: dict[str, str] | None) -> list[str]:
+def service_problems(
+    app: dict[str, Any], store: Store, states: dict[str, dict[str, str]], rewritten: list[str]
+) -> list[str]:
     """Why a service has to be started although its release is the right one."""
     problems = []
-    if not app_service.is_up(state):
+    state = states.get(store.live_unit)
+    if not store.activation.get("colour") and store.single:
+        problems.append(f"it runs as {store.single_unit} of old")
+    elif not app_service.is_up(state):
         problems.append("its service is not running")
     elif state and state.get("UnitFileState") != "enabled":
         problems.append("its service is not enabled")
-    if store.activation.get("unit") != store.unit_digest():
+    elif store.activation.get("unit") != store.unit_digest(store.colour) or store.live_unit in rewritten:
         problems.append("its unit changed since it started")
+    for unit in store.idle_units():
+        found = states.get(unit, {})
+        if found.get("ActiveState", "inactive") != "inactive" or found.get("UnitFileState") == "enabled":
+            problems.append(f"{unit} is left of a switch that was cut off")
     return problems
 
 
@@ -232,12 +132,16 @@ def rolled_back_twin(app: dict[str, Any], store: Store, commit: str) -> Release 
 
 
 def decide(
-    app: dict[str, Any], commit: str, state: dict[str, str] | None, redeploy: bool
+    app: dict[str, Any],
+    commit: str,
+    states: dict[str, dict[str, str]],
+    redeploy: bool,
+    rewritten: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any]]:
     """(deploy, activate or none; what the next steps need to know)."""
     store = Store(app["name"], app["directory"])
     live = store.release(store.current)
-    facts = {"name": app["name"], "release": store.current, "commit": commit, "version": app["version"], "reasons": []}
+    facts = facts_of(app, store, commit)
     reasons = differences(app, live, commit) if live else ["it has no release yet"]
     if reasons:
         twin = rolled_back_twin(app, store, commit) if live else None
@@ -247,39 +151,108 @@ def decide(
             f"{app['name']}: {app['version']} ({commit[:7]}) was rolled back on {twin.rolled_back} and stays so; "
             f"push a fix, or deploy it again with -e app={app['name']} -e version={app['version']}"
         )
-    problems = service_problems(store, state) if app["type"] == "python" else []
+    problems = service_problems(app, store, states, list(rewritten)) if app["type"] == "python" else []
     if live and store.activation.get("release") != live.id:
         problems.append(f"release {live.id} was not confirmed")
     return ("activate" if problems else "none"), dict(facts, reasons=problems)
 
 
+def facts_of(app: dict[str, Any], store: Store, commit: str) -> dict[str, Any]:
+    return {
+        "name": app["name"],
+        "release": store.current,
+        "commit": commit,
+        "version": app["version"],
+        "reasons": [],
+        "colour": store.colour,
+        "switched": bool(app["second_port"]),
+        "given_up": "",
+        "summary": "",
+    }
+
+
+def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
+    """The same for going back to an earlier release."""
+    store = Store(app["name"], app["directory"])
+    release = store.find(to)
+    facts = dict(facts_of(app, store, release.commit), release=release.id, version=release.record.get("version") or "")
+    said = f"{app['name']}: release {release.id} ({facts['version']}) is live"
+    if release.id == store.current == store.healthy:
+        return "none", dict(facts, summary=said)
+    if release.id != store.current:
+        said += f"; {store.current} is given up and not deployed again by itself"
+        facts["given_up"] = store.current
+        migrations = store.migrations_after(release)
+        if migrations:
+            said += f". The database stays as {', '.join(migrations)} migrated it"
+    return "activate", dict(facts, summary=said, reasons=[f"way back from {store.current}"])
+
+
 def work(module: AnsibleModule) -> dict[str, Any]:
     apps: list[dict[str, Any]] = module.params["apps"]
+    to, holder, check_mode = module.params["to"], module.params["holder"], module.check_mode
     for app in apps:
         check_name(app)
-    changes = [change for app in apps for change in prepare(app, module.check_mode)]
-    refs = remote_refs(apps)
-    states = app_service.show([app["name"] + ".service" for app in apps if app["type"] == "python"])
 
+    def lock(store: Store) -> None:
+        said = app_lock.acquire(store, holder, module.params["break_lock"]) if holder["run"] else ""
+        if said:
+            module.warn(said)
+
+    changes: list[str] = []
     plan: dict[str, dict[str, Any]] = {}
-    for app in apps:
-        commit = wanted_commit(app, refs.get(app["git"]), module.check_mode)
-        action, facts = decide(app, commit, states.get(app["name"] + ".service"), module.params["redeploy"])
-        plan[app["name"]] = dict(facts, action=action)
-        if action == "deploy" and not module.check_mode:
-            Store(app["name"], app["directory"]).plan(facts["release"])
-        if facts.get("held"):
-            module.warn(facts["held"])
+    stores = {app["name"]: Store(app["name"], app["directory"]) for app in apps}
+    try:
+        changes = [change for app in apps for change in prepare(app, check_mode, lock)]
+        refs = {} if to else remote_refs(apps)
+        processes = [stores[app["name"]] for app in apps if app["type"] == "python"]
+        states = app_service.show(
+            [unit for store in processes for unit in (*map(store.unit, COLOURS), store.single_unit)]
+        )
+        for app in apps:
+            if to:
+                action, facts = way_back(app, to)
+            else:
+                commit = wanted_commit(app, refs.get(app["git"]), check_mode)
+                action, facts = decide(app, commit, states, module.params["redeploy"], module.params["rewritten"])
+            plan[app["name"]] = dict(facts, action=action)
+            if action == "deploy" and not check_mode:
+                stores[app["name"]].plan(facts["release"])
+            if facts.get("held"):
+                module.warn(facts["held"])
+    finally:
+        if not check_mode:
+            # Where nothing is to be done, or nothing can be, nobody has to wait for it.
+            whole = len(plan) == len(apps)
+            for name, store in stores.items():
+                if not whole or plan[name]["action"] == "none":
+                    app_lock.release(store, holder["run"])
     result: dict[str, Any] = dict(
         changed=bool(changes),
         changes=changes,
         apps=plan,
         deploy=[facts for facts in plan.values() if facts["action"] == "deploy"],
         activate=[facts for facts in plan.values() if facts["action"] == "activate"],
+        summary=[facts["summary"] for facts in plan.values() if facts["summary"]],
     )
+    if not check_mode:
+        begin(module, result["deploy"] + result["activate"])
     if module._diff and changes:
         result["diff"] = {"before": "", "after": "\n".join(changes) + "\n"}
     return result
+
+
+def begin(module: AnsibleModule, rows: list[dict[str, Any]]) -> None:
+    """Say that it begins, and why."""
+    who = module.params["holder"]["who"]
+    for row in rows:
+        app_trail.note(row["name"], row["release"], "plan", row["action"], who, why=", ".join(row["reasons"]))
+    if rows:
+        names = ", ".join("{name} {release} ({version})".format(**row) for row in rows)
+        said = f"{socket.gethostname()}: Deploy of {names} begins, by {who or 'somebody'}"
+        problem = app_trail.tell(module.params["webhook"], said)
+        if problem:
+            module.warn(problem)
 
 
 def main() -> None:
@@ -287,6 +260,11 @@ def main() -> None:
         argument_spec=dict(
             apps=dict(type="list", elements="dict", required=True, options=app_options()),
             redeploy=dict(type="bool", default=False),
+            to=dict(type="str", default=""),
+            rewritten=dict(type="list", elements="str", default=[]),
+            holder=dict(type="dict", default={}, options=app_lock.holder_options()),
+            break_lock=dict(type="bool", default=False),
+            webhook=dict(type="str", default="", no_log=True),
         ),
         supports_check_mode=True,
     )

@@ -13,7 +13,7 @@ description:
   - With O(expected), waits until all of that is well, and fails when some of it is not.
 options:
   apps:
-    description: Apps with name, address, port and health path, as P(shipshape.droplet.app_specs#filter) makes them.
+    description: Apps as P(shipshape.droplet.app_specs#filter) makes them.
     type: list
     elements: dict
     default: []
@@ -47,7 +47,9 @@ import time
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import port_of
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_service import probe
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
 
 AT_BOOT = ("enabled", "enabled-runtime", "generated")
 
@@ -87,7 +89,8 @@ def look(module: AnsibleModule) -> Dict[str, str]:
     found = services(out)
     for app in module.params["apps"]:
         if app.get("health"):
-            found["app " + app["name"]] = probe(app["address"], int(app["port"]), app["health"])
+            port = port_of(app, Store(app["name"], app["directory"]).colour)
+            found["app " + app["name"]] = probe(app["address"], port, app["health"])
     for name in module.params["sites"]:
         found["site " + name] = site(name)
     return found

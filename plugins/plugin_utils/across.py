@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .fields import postgresql_name
-from .names import app_port, database_name, is_address, is_app_name, is_hostname
+from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, text
 from .problems import Path, Problem, meant
 from .topology import GROUPS, LOOPBACK
@@ -53,6 +53,12 @@ def port_of(name: str, app: Mapping[str, Any]) -> int:
     """The port of an app, given or derived."""
     port = app.get("port")
     return port if isinstance(port, int) and not isinstance(port, bool) else app_port(name)
+
+
+def ports_of(name: str, app: Mapping[str, Any]) -> list[int]:
+    """All ports of an app: behind a proxy a new release starts beside the old one, on a port of its own."""
+    port = port_of(name, app)
+    return [port, second_port(port)] if app.get("domains") else [port]
 
 
 def check_globals(variables: Variables) -> Iterator[Problem]:
@@ -131,14 +137,21 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     for name, app in apps.items():
         if app.get("type") != "python":
             continue
-        port = port_of(name, app)
-        if port < 1024:
+        ports = ports_of(name, app)
+        if ports[0] < 1024:
             continue
-        if port in taken:
+        clash = next((port for port in ports if port in taken), 0)
+        if clash:
             derived = "" if "port" in app else ", which follows from the app's name"
-            wanted = f"another port, such as `port: {_free(port, taken)}`"
-            yield Problem(("apps", name, "port"), f"{port}{derived}; {taken[port]} has that port", wanted)
-        taken.setdefault(port, f"apps.{name}")
+            which = "that port"
+            if clash != ports[0]:
+                which = f"port {clash}, which is for the next release beside the one that serves"
+            found = f"{ports[0]}{derived}; {taken[clash]} has {which}"
+            yield Problem(
+                ("apps", name, "port"), found, f"another port, such as `port: {_free(clash, len(ports), taken)}`"
+            )
+        for port in ports:
+            taken.setdefault(port, f"apps.{name}")
 
 
 def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
@@ -148,7 +161,8 @@ def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     for name, app in apps.items():
         if app.get("type") == "python":
             instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
-            taken.setdefault(str(port_of(name, app)), (f"apps.{name}", instead))
+            for port in ports_of(name, app):
+                taken.setdefault(str(port), (f"apps.{name}", instead))
     rules = variables.get("hardening_firewall_rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else []):
         number = str(_mapping(rule).get("port", ""))
@@ -157,8 +171,9 @@ def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
             yield Problem(("hardening_firewall_rules", index, "port"), f"{number}; {owner} has that port", instead)
 
 
-def _free(port: int, taken: Mapping[int, str]) -> int:
-    return next(free for free in range(max(port, 20000), 32768) if free not in taken)
+def _free(port: int, count: int, taken: Mapping[int, str]) -> int:
+    free = range(max(port, 20000), 32767)
+    return next(first for first in free if not {first + n for n in range(count)} & set(taken))
 
 
 def _databases(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
@@ -251,9 +266,11 @@ def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> I
     server = bool({word.rsplit("/", 1)[-1] for word in words} & SERVERS) and not CONFIGURED & set(words)
     if not re.search(r"\$PORT\b|\$\{PORT\}", command):
         literal = re.search(r"(?:--port[= ]|-p |:)(\d{2,5})\b", command)
-        if (literal and int(literal[1]) != port) or (server and not literal):
+        if literal or server:
             found = f"a command that listens on port {literal[1]}" if literal else "a command that is not told its port"
-            wanted = f"$PORT where the port belongs; the proxy looks for the app at {port}"
+            wanted = (
+                f"$PORT where the port belongs: {port} and {second_port(port)} by turns, so that no request is lost"
+            )
             yield Problem((*path, "command"), found, wanted)
     elsewhere = [proxy for proxy in groups.get("proxy", ()) if set(groups.get("app", ())) - {proxy}]
     if elsewhere:

@@ -174,8 +174,9 @@ PYTHON_KEYS = {
     "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
     "database": Key(DATABASE),
     "env": Key(Pairs(environment, "the app's environment, such as {ENVIRONMENT: production}", environment_name)),
-    "port": Key(Number("a port from 1024 to 32767, or no key: then one follows from the app's name", 1024, 32767)),
+    "port": Key(Number("a port from 1024 to 32766, or no key: then one follows from the app's name", 1024, 32766)),
     "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
+    "watch": Key(Number("seconds a new release is watched before the old one is stopped, 0 to 3600", 0, 3600)),
 }
 STATIC_KEYS = {"spa": Key(Flag("true (unknown paths show index.html) or false"))}
 
@@ -251,6 +252,7 @@ GLOBALS = {
     "private_address": Key(Text("the address at which the other hosts reach this one")),
     "docker": Key(Flag("true (Docker on the hosts that run apps, as without this key) or false")),
     "backup": Key(BACKUP),
+    "deploy_webhook": Key(Text("the https URL that hears of deploys, in Slack's form", (secret_https_url,), True)),
     "apps": Key(Pairs(lambda _name: APP, "the apps, each under its name", app_name)),
 }
 
@@ -269,6 +271,11 @@ WIRED = {
     "certbot_webroot": "",
     "certbot_reload_command": "",
     "app_list": "apps",
+    "app_hosts": "",
+    "app_proxies": "",
+    "app_proxy_user": "",
+    "app_webhook": "deploy_webhook",
+    "app_break_lock": "",
     "backup_s3": "backup.s3",
     "backup_password": "backup.password",
     "backup_paths": "backup.paths",
@@ -277,4 +284,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "confirm_environment", "reboot", "version", "to"})
+OPERATOR_VARIABLES = frozenset({"app", "break_lock", "confirm_environment", "reboot", "version", "to"})

@@ -6,8 +6,8 @@ import ipaddress
 import re
 import zlib
 
-# Below the kernel's ephemeral range (32768-60999), above what daemons take. Each app has two: the second is kept free
-# for a release started beside the one that serves.
+# Below the kernel's ephemeral range (32768-60999), above what daemons take. Each app has two: the second is for a
+# release that is started beside the one that serves.
 FIRST_APP_PORT = 20000
 APP_PORTS = 10000
 
@@ -28,16 +28,22 @@ _RESERVED = """all analyse analyze and any array as asc asymmetric both case cas
     returning select session_user some symmetric system_user table then to trailing true union unique user using
     variadic when where window with"""
 POSTGRESQL_RESERVED = frozenset(_RESERVED.split())
-# Users a Debian or Ubuntu system brings or our own packages create: an app must not become one of them.
+# Users a Debian or Ubuntu system brings or our own packages create: an app must not become one of them. `live` is a
+# folder of ours beside those that apps write to.
 _USERS = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd
     messagebus systemd-network systemd-resolve systemd-timesync postgres nginx redis docker ubuntu debian fail2ban sudo
-    adm shipshape syslog uuidd tcpdump landscape pollinate lxd"""
+    adm shipshape live syslog uuidd tcpdump landscape pollinate lxd"""
 SYSTEM_USERS = frozenset(_USERS.split())
 
 
 def app_port(name: str) -> int:
     """The port an app listens on unless the inventory gives one: the same on every run, from the name alone."""
     return FIRST_APP_PORT + 2 * (zlib.crc32(name.encode()) % (APP_PORTS // 2))
+
+
+def second_port(port: int) -> int:
+    """The port of the release that is started beside the one that serves: an app behind a proxy has two by turns."""
+    return port + 1
 
 
 def database_name(app: str) -> str:

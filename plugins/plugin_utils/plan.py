@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from .names import app_port, database_name, host_network, is_address, socket_address
+from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .topology import LOOPBACK, Topology
 
 Apps = Mapping[str, Mapping[str, Any]]
@@ -20,6 +20,8 @@ Row = dict[str, Any]
 TLS_DIRECTORY = "/etc/shipshape/tls"
 PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
 STATE_DIRECTORY = "/var/lib/shipshape"
+#: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
+LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
 
 
@@ -43,6 +45,12 @@ def _with_database(apps: Apps) -> dict[str, Mapping[str, Any]]:
 
 def _port(name: str, app: Mapping[str, Any]) -> int:
     return int(app.get("port") or app_port(name))
+
+
+def _ports(name: str, app: Mapping[str, Any]) -> list[int]:
+    """The port of an app and, when a proxy can switch between two releases of it, the second one's."""
+    port = _port(name, app)
+    return [port, second_port(port)] if app.get("domains") else [port]
 
 
 def _database(name: str, app: Mapping[str, Any]) -> str:
@@ -80,8 +88,13 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         if size := app.get("max_body_size"):
             site["static"]["max_body_size"] = str(size)
         return site
+    upstreams, green = (
+        [socket_address(_upstream(topology, host, server), port) for server in topology.app]
+        for port in _ports(name, app)
+    )
     site["proxy"] = {
-        "upstreams": [socket_address(_upstream(topology, host, server), _port(name, app)) for server in topology.app],
+        "upstreams": upstreams,
+        "green": {"upstreams": green, "flag": f"{LIVE_DIRECTORY}/{name}.green"},
         "websockets": _texts(app.get("websocket")),
         "timeout": int(app.get("timeout") or 60),
         "max_body_size": str(app.get("max_body_size") or "10m"),
@@ -147,9 +160,8 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list
     for name, app in _of_type(apps, "python").items() if host in topology.app else ():
         address = topology.app_address(host, public=bool(app.get("domains")))
         sources = [] if address == LOOPBACK else proxies
-        rows.append(
-            {"name": name, "port": _port(name, app), "protocol": "tcp", "addresses": [address], "sources": sources}
-        )
+        for port in _ports(name, app):
+            rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [address], "sources": sources})
     if host in topology.database:
         allowed = dict.fromkeys(
             address for client in postgresql["postgresql_clients"] for address in client["addresses"]
@@ -259,6 +271,14 @@ def _release(name: str, app: Mapping[str, Any]) -> Row:
     }
 
 
+def _switched(name: str, app: Mapping[str, Any]) -> Row:
+    """What a deploy needs to start a release beside the one that serves, and to lead the proxies to it."""
+    if not app.get("domains"):
+        return {}
+    row = {"second_port": second_port(_port(name, app)), "domain": _texts(app["domains"])[0]}
+    return row | ({"watch_seconds": int(app["watch"])} if app.get("watch") is not None else {})
+
+
 def plan_apps(
     apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
 ) -> list[Row]:
@@ -285,6 +305,7 @@ def plan_apps(
                     "health": str(app.get("health") or ""),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),
+                    **_switched(name, app),
                     "env": _environment(name, app, topology, host, passwords),
                 }
             )

@@ -31,6 +31,7 @@ DEFAULTS = {
     "apps.NAME.database.password": "made on the database host",
     "apps.NAME.port": "from the app's name",
     "apps.NAME.timeout": "`60`",
+    "apps.NAME.watch": "`10`",
     "apps.NAME.spa": "`false`",
 }
 _KINDS: dict[type, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,27 @@ def open_ports(address: str) -> list[str]:
     return found.stdout.split()
 
 
+def timed(where: System, playbook: str) -> float:
+    begin = time.monotonic()
+    run = where.play(playbook, "-e", "app=malar-api")
+    assert run.code == 0, run.tail
+    return time.monotonic() - begin
+
+
+def pinged(where: System) -> float:
+    """What Ansible takes to do nothing, as the admin: the middle of three times."""
+    command = [str(BIN / "ansible"), "all", "-i", str(where.inventory), "-i", str(where.overlay), "-u", "deploy"]
+    taken = []
+    for _ in range(3):
+        begin = time.monotonic()
+        subprocess.run(
+            [*command, "-m", "ansible.builtin.ping"],
+            cwd=PROJECT, env=system.environment(), capture_output=True, stdin=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        taken.append(time.monotonic() - begin)
+    return sorted(taken)[1]
+
+
 def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_behind: System) -> None:
     system.start("two", app_behind.hosts, DOMAINS)
     try:
@@ -59,6 +81,28 @@ def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_
         assert open_ports(app_behind.hosts["edge"]) == ["22", "80", "443"]
         again = app_behind.play("site.yml", "--diff")
         assert (again.code, again.count("changed")) == (0, 0), again.tail
+        # The proxy on the other droplet is led to the next release, also by a run that leaves that droplet out.
+        deploy = app_behind.play("playbooks/deploy.yml", "--limit", "back", "-e", "app=malar-api", "-e", "version=HEAD")
+        assert deploy.code != 0 and "is no branch, tag or commit" in deploy.output, deploy.tail
+        app_behind.extra["app_watch_seconds"] = 2
+        app_behind.extra["vault_malar_sentry_dsn"] = "https://another@sentry.test/1"
+        deploy = app_behind.play("playbooks/deploy.yml", "--limit", "back", "-e", "app=malar-api")
+        assert deploy.code == 0, deploy.tail
+        flag = "/var/lib/shipshape/live/malar-api.green"
+        assert app_behind.ssh(f"stat -c %a {flag}", host="edge") == "644"
+        units = app_behind.ssh("systemctl list-units --plain --no-legend 'malar-api@*'", host="back")
+        assert units.split()[0] == "malar-api@green.service" and len(units.splitlines()) == 1
+        assert app_behind.fetch(f"{API}/health").status == 200
+        took = {
+            "deploy": timed(app_behind, "playbooks/deploy.yml"),
+            "rollback": timed(app_behind, "playbooks/rollback.yml"),
+        }
+        ping = pinged(app_behind)
+        print(", ".join(f"{what}: {seconds / ping:.1f} pings" for what, seconds in took.items()), f"of {ping:.2f} s")
+        assert took["deploy"] <= 10 * ping and took["rollback"] <= 15 * ping, (took, ping)
+        assert app_behind.ssh(f"ls {flag} 2>/dev/null || echo none", host="edge") == "none"
+        assert app_behind.fetch(f"{API}/health").status == 200
+        assert open_ports(app_behind.hosts["back"]) == ["22"]
     finally:
         system.stop("two", app_behind.hosts)
 
@@ -88,6 +132,21 @@ def test_a_run_killed_at_any_stage_is_finished_by_the_next_one(database_apart: S
         # A deploy limited to the app's droplet still reads the password on the other.
         deploy = database_apart.play("playbooks/deploy.yml", "--limit", "front", "-e", "app=malar-api")
         assert (deploy.code, deploy.count("changed")) == (0, 0), deploy.tail
+        # Nor does a deploy that is killed at any step take the app away; the next run deploys what is declared.
+        database_apart.extra["app_watch_seconds"] = 2
+        for step in ("Build", "Migrate", "Start", "Lead the proxies", "End"):
+            database_apart.extra["vault_malar_sentry_dsn"] = f"https://{step[:4].lower()}@sentry.test/1"
+            database_apart.play_and_kill("playbooks/deploy.yml", f"Deploy | {step}")
+            assert database_apart.fetch(f"{API}/health").status == 200, step
+        deploy = database_apart.play("playbooks/deploy.yml")
+        assert deploy.code == 0, deploy.tail
+        assert database_apart.fetch(f"{API}/health").status == 200
+        environment = database_apart.ssh("cat /srv/malar-api/current/env", host="front")
+        assert "https://end@sentry.test/1" in environment
+        colours = database_apart.ssh("systemctl list-units --plain --no-legend 'malar-api@*'", host="front")
+        assert len(colours.splitlines()) == 1
+        again = database_apart.play("playbooks/deploy.yml")
+        assert (again.code, again.count("changed")) == (0, 0), again.tail
     finally:
         system.stop("apart", database_apart.hosts)
 

@@ -52,7 +52,7 @@ def repository(path: Path) -> Path:
     return path
 
 
-def store_with(directory: Path, *releases: dict[str, Any], current: str = "") -> app_store.Store:
+def store_with(directory: Path, *releases: dict[str, Any], current: str = "", colour: str = "") -> app_store.Store:
     """A store with complete releases of those ids and records."""
     store = app_store.Store("shop", str(directory))
     for facts in releases:
@@ -62,5 +62,5 @@ def store_with(directory: Path, *releases: dict[str, Any], current: str = "") ->
         app_system.write_record(str(path / "release.json"), record)
     if current:
         store.switch(current)
-        store.confirm(current)
+        store.confirm(current, colour)
     return store

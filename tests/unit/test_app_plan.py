@@ -8,13 +8,17 @@ import pwd
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.shipshape.droplet.plugins.filter.app_specs import app_specs
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_service, app_store
-from ansible_collections.shipshape.droplet.plugins.modules import app_activate, app_release
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_ground,
+    app_process,
+    app_service,
+    app_store,
+)
+from ansible_collections.shipshape.droplet.plugins.modules import app_release
 
 from tests.unit.app_tools import be_the_app_user, store_with
 
@@ -48,13 +52,16 @@ def record(app: dict[str, Any], **facts: Any) -> dict[str, Any]:
     return {"id": A, "commit": OLD, "settings": settings, "environment": environment, **facts}
 
 
-def decide(app: dict[str, Any], commit: str = OLD, state: Any = UP, redeploy: bool = False) -> tuple[str, list[str]]:
-    action, facts = app_release.decide(app, commit, dict(state), redeploy)
+def decide(
+    app: dict[str, Any], commit: str = OLD, state: Any = UP, redeploy: bool = False, **others: Any
+) -> tuple[str, list[str]]:
+    states = {"shop@blue.service": dict(state), **{f"shop@{colour}.service": other for colour, other in others.items()}}
+    action, facts = app_release.decide(app, commit, states, redeploy)
     return action, facts["reasons"]
 
 
 def test_an_app_that_is_as_it_should_be_is_let_alone(app: dict[str, Any], tmp_path: Path) -> None:
-    store_with(tmp_path, record(app), current=A)
+    store_with(tmp_path, record(app), current=A, colour="blue")
     assert decide(app) == ("none", [])
 
 
@@ -63,7 +70,7 @@ def test_an_app_without_a_release_is_deployed(app: dict[str, Any]) -> None:
 
 
 def test_a_new_commit_is_deployed_and_named(app: dict[str, Any], tmp_path: Path) -> None:
-    store_with(tmp_path, record(app), current=A)
+    store_with(tmp_path, record(app), current=A, colour="blue")
     assert decide(app, NEW) == ("deploy", ["commit bbbbbbb instead of aaaaaaa"])
 
 
@@ -77,7 +84,7 @@ def test_a_new_commit_is_deployed_and_named(app: dict[str, Any], tmp_path: Path)
 def test_changed_settings_are_a_new_release_of_the_same_commit(
     app: dict[str, Any], tmp_path: Path, change: dict[str, str], reason: str
 ) -> None:
-    store_with(tmp_path, record(app), current=A)
+    store_with(tmp_path, record(app), current=A, colour="blue")
     assert decide({**app, **change}) == ("deploy", [reason])
 
 
@@ -92,18 +99,33 @@ def test_changed_settings_are_a_new_release_of_the_same_commit(
 def test_a_service_that_is_down_is_started_with_the_release_it_has(
     app: dict[str, Any], tmp_path: Path, state: dict[str, str], reason: str
 ) -> None:
-    store_with(tmp_path, record(app), current=A)
+    store_with(tmp_path, record(app), current=A, colour="blue")
     assert decide(app, state=state) == ("activate", [reason])
 
 
 def test_a_unit_that_changed_since_the_start_is_a_reason_to_start_anew(app: dict[str, Any], tmp_path: Path) -> None:
-    store_with(tmp_path, record(app), current=A)
-    (tmp_path / "shop.service").write_text("[Service]\n", encoding="utf-8")
+    store_with(tmp_path, record(app), current=A, colour="blue")
+    (tmp_path / "shop@blue.service").write_text("[Service]\n", encoding="utf-8")
     assert decide(app) == ("activate", ["its unit changed since it started"])
 
 
+def test_a_droplet_with_one_unit_of_old_is_taken_over(app: dict[str, Any], tmp_path: Path) -> None:
+    store_with(tmp_path, record(app), current=A)
+    (tmp_path / "shop.service").write_text("[Service]\n", encoding="utf-8")
+    assert decide(app, state={}) == ("activate", ["it runs as shop.service of old"])
+
+
+@pytest.mark.parametrize("state", [UP, {"ActiveState": "inactive", "UnitFileState": "enabled"}])
+def test_what_a_switch_that_was_cut_off_has_left_is_brought_to_an_end(
+    app: dict[str, Any], tmp_path: Path, state: dict[str, str]
+) -> None:
+    store_with(tmp_path, record(app), current=A, colour="blue")
+    assert decide(app, green=state) == ("activate", ["shop@green.service is left of a switch that was cut off"])
+    assert decide(app, green={"ActiveState": "inactive", "UnitFileState": "disabled"}) == ("none", [])
+
+
 def test_a_switch_that_was_never_confirmed_is_gone_through_again(app: dict[str, Any], tmp_path: Path) -> None:
-    store = store_with(tmp_path, record(app), record(app, id=B, commit=NEW, activated=""), current=A)
+    store = store_with(tmp_path, record(app), record(app, id=B, commit=NEW, activated=""), current=A, colour="blue")
     store.switch(B)
     assert decide(app, NEW) == ("activate", [f"release {B} was not confirmed"])
 
@@ -111,8 +133,14 @@ def test_a_switch_that_was_never_confirmed_is_gone_through_again(app: dict[str, 
 def test_what_was_rolled_back_stays_so_until_something_changes_or_somebody_insists(
     app: dict[str, Any], tmp_path: Path
 ) -> None:
-    store_with(tmp_path, record(app), record(app, id=B, commit=NEW, rolled_back="2026-01-03T00:00:00Z"), current=A)
-    action, facts = app_release.decide(app, NEW, UP, False)
+    store_with(
+        tmp_path,
+        record(app),
+        record(app, id=B, commit=NEW, rolled_back="2026-01-03T00:00:00Z"),
+        current=A,
+        colour="blue",
+    )
+    action, facts = app_release.decide(app, NEW, {"shop@blue.service": UP}, False)
     assert action == "none" and "was rolled back on 2026-01-03T00:00:00Z and stays so" in facts["held"]
     assert decide(app, NEW, redeploy=True)[0] == "deploy"
     assert decide(app, "d" * 40)[0] == "deploy"
@@ -120,20 +148,23 @@ def test_what_was_rolled_back_stays_so_until_something_changes_or_somebody_insis
 
 
 def test_going_back_without_anything_to_go_back_to_lists_what_there_is(app: dict[str, Any], tmp_path: Path) -> None:
-    store = store_with(tmp_path, record(app), current=A)
+    store = store_with(tmp_path, record(app), current=A, colour="blue")
     with pytest.raises(
         Exception, match=rf"shop: release: there is no earlier release to go back to; releases here: {A} \(live\)"
     ):
-        app_activate.find(app, store, "previous")
+        store.find("previous")
 
 
 def test_an_older_release_is_asked_where_it_listens_itself(app: dict[str, Any], tmp_path: Path) -> None:
     there = {"address": "127.0.0.1", "port": 20010, "path": "/health"}
     older = record(app, environment="another", health=there)
-    store = store_with(tmp_path, older, record(app, id=B, health=there), current=B)
-    moved = SimpleNamespace(params={"app": {**app, "port": 20099, "health": "/healthz"}, "timeout": 1})
-    gates = [app_activate.gate_for(moved, store, release) for release in store.releases()]
+    store = store_with(tmp_path, older, record(app, id=B, health=there), current=B, colour="blue")
+    moved = {**app, "port": 20099, "health": "/healthz"}
+    gates = [app_process.gate_for(moved, "shop@blue.service", release, "blue", 1) for release in store.releases()]
     assert [gate.url for gate in gates] == ["http://127.0.0.1:20010/health", "http://127.0.0.1:20099/healthz"]
+    switched = {**moved, "second_port": 20100}
+    gates = [app_process.gate_for(switched, "shop@green.service", release, "green", 1) for release in store.releases()]
+    assert [gate.url for gate in gates] == ["http://127.0.0.1:20100/health", "http://127.0.0.1:20100/healthz"]
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -211,9 +242,9 @@ def test_the_log_that_is_shown_is_the_apps_and_not_the_echo_of_our_asking() -> N
 
 
 def test_preparing_an_app_takes_it_over_from_a_run_that_died(app: dict[str, Any], tmp_path: Path) -> None:
-    store = store_with(tmp_path, record(app), current=A)
+    store = store_with(tmp_path, record(app), current=A, colour="blue")
     store.plan(B)
-    app_release.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=True)
+    app_ground.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=True, lock=lambda _store: None)
     assert not store.is_overtaken(B)
-    app_release.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=False)
+    app_ground.prepare({**app, "user": pwd.getpwuid(os.getuid()).pw_name}, check_mode=False, lock=lambda _store: None)
     assert store.is_overtaken(B)

@@ -59,4 +59,15 @@ def test_the_environment_travels_as_one_sealed_piece_of_text() -> None:
 
 
 def test_only_apps_with_a_process_get_a_unit() -> None:
-    assert [unit["path"] for unit in app_units(app_specs([SHOP, SITE]))] == ["/etc/systemd/system/shop.service"]
+    units = app_units(app_specs([SHOP, SITE]))
+    folder = "/etc/systemd/system"
+    assert [unit["path"] for unit in units] == [f"{folder}/shop@blue.service", f"{folder}/shop@green.service"]
+
+
+def test_each_colour_has_its_port_and_an_app_that_no_proxy_leads_to_has_one() -> None:
+    def ports(**changes: Any) -> list[int]:
+        units = app_units(app_specs([{**SHOP, "port": 20010, **changes}]))
+        return [unit["vars"]["__app_unit"]["port"] for unit in units]
+
+    assert ports(second_port=20011) == [20010, 20011]
+    assert ports() == [20010, 20010]

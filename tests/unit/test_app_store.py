@@ -87,14 +87,42 @@ def test_a_virtualenv_goes_with_its_last_release(tmp_path: Path) -> None:
 
 def test_confirming_notes_the_unit_it_ran_under(tmp_path: Path) -> None:
     store = store_with(tmp_path, {"id": A, "activated": ""})
-    store.unit_path = str(tmp_path / "shop.service")
-    Path(store.unit_path).write_text("[Service]\n", encoding="utf-8")
+    store.units = str(tmp_path)
+    unit = tmp_path / "shop@green.service"
+    unit.write_text("[Service]\n", encoding="utf-8")
     store.switch(A)
     assert store.healthy == ""
-    store.confirm(A)
-    assert store.healthy == A and store.activation["unit"] == store.unit_digest()
-    Path(store.unit_path).write_text("[Service]\nUser=x\n", encoding="utf-8")
-    assert store.activation["unit"] != store.unit_digest()
+    store.confirm(A, "green")
+    assert (store.healthy, store.colour, store.live_unit) == (A, "green", "shop@green.service")
+    assert store.activation["unit"] == store.unit_digest("green")
+    unit.write_text("[Service]\nUser=x\n", encoding="utf-8")
+    assert store.activation["unit"] != store.unit_digest("green")
+
+
+def test_a_droplet_with_one_unit_of_old_serves_on_blues_port(tmp_path: Path) -> None:
+    store = store_with(tmp_path, {"id": A}, current=A)
+    store.units = str(tmp_path)
+    assert store.colour == ""
+    (tmp_path / "shop.service").write_text("[Service]\n", encoding="utf-8")
+    assert (store.colour, store.live_unit) == ("blue", "shop.service")
+    assert store.idle_units() == ["shop@blue.service", "shop@green.service"]
+    store.confirm(A, "green")
+    assert (store.colour, store.live_unit) == ("green", "shop@green.service")
+    assert store.idle_units() == ["shop@blue.service", "shop.service"]
+
+
+def test_what_runs_under_a_colour_is_not_left_over(tmp_path: Path) -> None:
+    store = store_with(tmp_path, {"id": A}, {"id": B, "activated": ""}, {"id": C, "activated": ""}, current=A)
+    store.point("green", B)  # killed while it was watched
+    assert [release.id for release in store.leftovers()] == [C]
+    store.point("green", "")
+    assert [release.id for release in store.leftovers()] == [B, C]
+
+
+def test_a_way_back_over_a_migration_says_so(tmp_path: Path) -> None:
+    store = store_with(tmp_path, {"id": A}, {"id": B, "migrated": "2026-01-02T00:00:00Z"}, {"id": C}, current=C)
+    first, second, *_ = store.releases()
+    assert (store.migrations_after(first), store.migrations_after(second)) == ([B], [])
 
 
 def test_a_second_run_waits_for_the_first_and_then_says_who_holds_the_app(tmp_path: Path) -> None:

@@ -78,7 +78,13 @@ def test_a_python_site_has_what_nginx_needs() -> None:
         "self_signed": False,
         "hsts": True,
         "locations": [],
-        "proxy": {"upstreams": [f"127.0.0.1:{PORT}"], "websockets": ["/ws"], "timeout": 60, "max_body_size": "10m"},
+        "proxy": {
+            "upstreams": [f"127.0.0.1:{PORT}"],
+            "green": {"upstreams": [f"127.0.0.1:{PORT + 1}"], "flag": "/var/lib/shipshape/live/malar-api.green"},
+            "websockets": ["/ws"],
+            "timeout": 60,
+            "max_body_size": "10m",
+        },
     }
 
 
@@ -125,7 +131,7 @@ def test_three_machines_use_private_addresses_and_open_ports_to_each_other_alone
     assert site(APPS, THREE, "web1", "malar-api")["proxy"]["upstreams"] == [f"10.0.0.2:{PORT}"]
     assert app(THREE, "app1")["address"] == app(THREE, "app1")["env"]["HOST"] == "10.0.0.2"
     assert server["hardening_contributed_firewall_rules"] == [
-        {"name": "malar-api", "port": PORT, "protocol": "tcp", "sources": ["10.0.0.1/32"]}
+        {"name": "malar-api", "port": port, "protocol": "tcp", "sources": ["10.0.0.1/32"]} for port in (PORT, PORT + 1)
     ]
     assert database["hardening_contributed_firewall_rules"] == [
         {"name": "postgresql", "port": 5432, "protocol": "tcp", "sources": ["10.0.0.2/32"]}
@@ -141,20 +147,21 @@ def test_several_app_hosts_are_several_upstreams_and_each_listens_where_every_pr
         upstreams = site(APPS, GROWN, proxy, "malar-api")["proxy"]["upstreams"]
         assert upstreams == [f"{app(GROWN, host)['address']}:{PORT}" for host in GROWN.app]
     rules = plan(APPS, GROWN, "web2")["hardening_contributed_firewall_rules"]
-    assert [rule.get("sources") for rule in rules if rule["name"] == "malar-api"] == [["10.0.0.1/32"]]
+    assert [rule.get("sources") for rule in rules if rule["name"] == "malar-api"] == [["10.0.0.1/32"]] * 2
 
 
 def test_each_service_declares_its_addresses_and_sources_and_the_firewall_follows() -> None:
     web, server, database = (plan(APPS, THREE, host)["listens"] for host in ("web1", "app1", "db1"))
     assert [(row["port"], row["addresses"], row["sources"]) for row in web] == [(80, ["*"], []), (443, ["*"], [])]
-    assert [(row["name"], row["addresses"], row["sources"]) for row in server] == [
-        ("malar-api", ["10.0.0.2"], ["10.0.0.1/32"])
+    assert [(row["port"], row["addresses"], row["sources"]) for row in server] == [
+        (PORT, ["10.0.0.2"], ["10.0.0.1/32"]),
+        (PORT + 1, ["10.0.0.2"], ["10.0.0.1/32"]),
     ]
     assert [(row["name"], row["addresses"], row["sources"]) for row in database] == [
         ("postgresql", ["localhost", "10.0.0.3"], ["10.0.0.2/32"])
     ]
     inside = [row["port"] for row in plan(APPS, ONE, "web1")["listens"] if row["addresses"] != ["*"]]
-    assert inside == [PORT, 5432]
+    assert inside == [PORT, PORT + 1, 5432]
 
 
 def test_an_ipv6_database_is_reached_and_opened_as_such() -> None:
@@ -172,6 +179,7 @@ def test_an_app_without_domains_has_no_site_and_stays_on_the_loopback() -> None:
     assert plan(apps, THREE, "web1")["nginx_sites"] == []
     assert plan(apps, THREE, "app1")["hardening_contributed_firewall_rules"] == []
     (worker,) = plan_apps(apps, THREE, "app1")
+    assert "second_port" not in worker
     assert worker["env"] == {"HOST": "127.0.0.1", "PORT": str(app_port("worker"))}
     assert (worker["health"], worker["migrate"], worker["packages"]) == ("", "", [])
 
@@ -199,6 +207,8 @@ def test_an_app_has_what_the_role_needs() -> None:
         "health": "/health",
         "address": "127.0.0.1",
         "port": PORT,
+        "second_port": PORT + 1,
+        "domain": "api.malar.in",
     }
     assert env == {
         "HOST": "127.0.0.1",

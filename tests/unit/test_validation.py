@@ -55,7 +55,7 @@ SOUND: dict[str, dict[str, Any]] = {
         "set": {"apps.malar-api.command": "uvicorn app.main:app --host 127.0.0.1 --port $PORT"}
     },
     "a given port, and the same in the command": {
-        "set": {"apps.malar-api.port": 8000, "apps.malar-api.command": "uvicorn app:app --port 8000"}
+        "set": {"apps.malar-api.port": 8000, "apps.malar-api.command": "uvicorn app:app --port $PORT"}
     },
     "a shell that is asked for": {"set": {"apps.malar-api.command": "sh -c 'a && exec uvicorn a:b --port $PORT'"}},
     "a migration of two steps": {"set": {"apps.malar-api.migrate": "alembic upgrade head && python seed.py"}},

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -34,6 +36,14 @@ class Shop(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         if url.path == "/health":
             return self.answer(500 if "BROKEN" in os.environ else 200, {"status": "ok", "version": VERSION})
+        if url.path == "/load":
+            # As many errors as a release may have that its health path does not know of.
+            flaky = "FLAKY" in os.environ and random.random() < 0.05
+            return self.answer(500 if flaky else 200, {"version": VERSION})
+        if url.path == "/hold":
+            # An answer that takes as long as a WebSocket's.
+            time.sleep(float(query.get("seconds", "1")))
+            return self.answer(200, {"version": VERSION})
         if url.path == "/exit":
             os._exit(1)
         return self.answer(
@@ -49,6 +59,10 @@ class Shop(BaseHTTPRequestHandler):
                 "reads": {path: may_read(path) for path in query.get("read", "").split(",") if path},
             },
         )
+
+    def log_message(self, format, *arguments):
+        if not self.path.startswith("/load"):
+            super().log_message(format, *arguments)
 
     def answer(self, status, content):
         body = json.dumps(content).encode()

@@ -1,0 +1,223 @@
+"""The proxy's side of a deploy: which release requests go to, and how they fare there.
+
+Whatever the proxy, there is one record of it: the file <app>.green in LIVE, there or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import os
+import re
+import socket
+import ssl
+import time
+from typing import Any, Callable, Pattern
+
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
+
+LIVE = "/var/lib/shipshape/live"
+#: So often in a row the health path has to fail for an app to count as lost.
+LOST = 3
+SMOKE = "shipshape-smoke"
+
+
+def colour_of(app: str) -> str:
+    """The colour that requests go to."""
+    return "green" if os.path.exists(os.path.join(LIVE, app + ".green")) else "blue"
+
+
+def lead(app: str, colour: str) -> bool:
+    """Make requests go to that colour; whether they went elsewhere before."""
+    if colour_of(app) == colour:
+        return False
+    # The proxy's workers, which are nobody's friends, must be able to look.
+    for folder in (os.path.dirname(LIVE), LIVE):
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o755)
+            os.chmod(folder, 0o755)
+    flag = os.path.join(LIVE, app + ".green")
+    if colour == "green":
+        os.close(os.open(flag, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(flag)
+    folder_handle = os.open(LIVE, os.O_RDONLY)
+    try:
+        os.fsync(folder_handle)
+    finally:
+        os.close(folder_handle)
+    return True
+
+
+class Nginx:
+    """nginx looks for the record at each request, and logs where it passed each one on to."""
+
+    log = "/var/log/nginx/access.log"
+    sites = "/etc/nginx/shipshape/sites"
+    status = re.compile(r'"status":(\d+)')
+
+    def unready(self, app: str) -> str:
+        """Why this proxy would not follow the record: a site of before there were two releases side by side."""
+        try:
+            with open(os.path.join(self.sites, app + ".conf"), encoding="utf-8") as stream:
+                follows = os.path.join(LIVE, app + ".green") in stream.read()
+        except OSError:
+            follows = False
+        return "" if follows else "nginx does not know of two releases of this app; run site.yml --tags nginx first"
+
+    def switch(self, app: str, colour: str) -> bool:
+        return lead(app, colour)
+
+    def upstream(self, app: str, colour: str) -> str:
+        """How the log names the release that has answered."""
+        return '"upstream":"shipshape_{}_{}"'.format(re.sub(r"[^A-Za-z0-9]", "_", app), colour)
+
+
+PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx}
+
+
+class Tail:
+    """What is added to a log from now on, also over a rotation."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stream = self._open()
+        if self.stream:
+            self.stream.seek(0, os.SEEK_END)
+        self.rest = b""
+
+    def _open(self) -> Any:
+        try:
+            return open(self.path, "rb")
+        except OSError:
+            return None
+
+    def _moved(self) -> bool:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        ours = os.fstat(self.stream.fileno())
+        return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino) or found.st_size < self.stream.tell()
+
+    def lines(self) -> list[str]:
+        if self.stream is None:
+            self.stream = self._open()
+        if self.stream is None:
+            return []
+        data = self.rest + self.stream.read()
+        if self._moved():
+            # What was written to the old file between the last look and now has just been read.
+            self.stream.close()
+            self.stream = self._open()
+            data += self.stream.read() if self.stream else b""
+        *whole, self.rest = data.split(b"\n")
+        return [line.decode("utf-8", "replace") for line in whole]
+
+
+class Tally:
+    """The answers of one release."""
+
+    def __init__(self, mark: str, status: Pattern[str]) -> None:
+        self.mark, self.status, self.answers, self.errors = mark, status, 0, 0
+
+    def take(self, line: str) -> None:
+        status = self.status.search(line) if self.mark in line and SMOKE not in line else None
+        if status:
+            self.answers += 1
+            self.errors += status.group(1) >= "500"
+
+    def judge(self, percent: float, least: int) -> str:
+        """Nothing while it is well. One error among three requests says little; many do."""
+        share = 100.0 * self.errors / self.answers if self.answers else 0.0
+        if self.errors < least or share <= percent:
+            return ""
+        return f"{self.errors} of {self.answers} answers were server errors ({share:.1f} %, {percent:g} % allowed)"
+
+
+def ask(domain: str, path: str, patience: float = 5.0) -> str:
+    """Nothing when the app answers through the proxy of this host, otherwise what came instead."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    bare = domain.strip("[]")
+    try:
+        ipaddress.ip_address(bare)
+        name = None
+    except ValueError:
+        name = domain
+    try:
+        with socket.create_connection(("127.0.0.1", 443), timeout=patience) as plain:
+            with context.wrap_socket(plain, server_hostname=name) as stream:
+                host = f"[{bare}]" if ":" in bare else bare
+                head = f"GET {path or '/'} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {SMOKE}\r\nConnection: close\r\n\r\n"
+                stream.sendall(head.encode())
+                answer = http.client.HTTPResponse(stream)
+                answer.begin()
+                said = " ".join(answer.read(300).decode("utf-8", "replace").split())
+    except (OSError, http.client.HTTPException) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    # A limit, a login or a redirect is the site's own affair; an app without a health path may know no `/`.
+    bad = answer.status >= 500 or (answer.status == 404 and bool(path))
+    return f"HTTP {answer.status} {said}" if bad else ""
+
+
+def watch(
+    proxy: Any, apps: list[dict[str, Any]], percent: float, least: int, begin: Callable[[], None]
+) -> dict[str, str]:
+    """Begin, and look how each app fares for its time. Returns those that fared badly, with what was seen.
+
+    An app that fares badly is led back at once.
+    """
+    for app in apps:
+        unready = proxy.unready(app["name"])
+        if unready:
+            raise AppError(app["name"], "switch", unready)
+    log = Tail(proxy.log)
+    begin()
+    started = time.monotonic()
+    failed: dict[str, str] = {}
+    tallies = {app["name"]: Tally(proxy.upstream(app["name"], app["to"]), proxy.status) for app in apps}
+    silent = {app["name"]: 0 for app in apps}
+    asked = 0.0
+
+    def give_up(app: dict[str, Any], step: str, why: str) -> None:
+        failed[app["name"]] = f"{step}: {why}"
+        if app["back"]:
+            proxy.switch(app["name"], app["back"])
+
+    while True:
+        elapsed = time.monotonic() - started
+        left = [app for app in apps if app["name"] not in failed and (elapsed <= app["watch"] or not asked)]
+        if not left:
+            return failed
+        for line in log.lines():
+            for tally in tallies.values():
+                tally.take(line)
+        due = not asked or time.monotonic() - asked >= 1
+        for app in left:
+            problem = tallies[app["name"]].judge(percent, least)
+            if problem:
+                give_up(app, "watch", problem)
+            elif due:
+                silent[app["name"]], lost = _health(app, silent[app["name"]], first=not asked)
+                if lost:
+                    give_up(app, "watch" if asked else "smoke", lost)
+        if due:
+            asked = time.monotonic()
+        if any(elapsed < app["watch"] for app in left):
+            time.sleep(0.2)
+
+
+def _health(app: dict[str, Any], before: int, first: bool) -> tuple[int, str]:
+    """How often in a row the app has not answered, and, when that is too often, what came instead."""
+    problem = ask(app["domain"], app["health"])
+    tries = 1
+    while first and problem and tries < LOST:
+        time.sleep(0.5)
+        problem, tries = ask(app["domain"], app["health"]), tries + 1
+    count = before + tries if problem else 0
+    url = f"https://{app['domain']}{app['health'] or '/'}"
+    return count, (f"GET {url} through the proxy: {problem}" if count >= LOST else "")

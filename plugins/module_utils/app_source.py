@@ -1,0 +1,56 @@
+"""Which commit an app's version stands for, as its git server says."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import (
+    FULL_COMMIT,
+    SHORT_COMMIT,
+    Mirror,
+    Refs,
+    list_refs,
+)
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import Account, AppError, run
+
+
+def remote_refs(apps: list[dict[str, Any]]) -> dict[str, Refs]:
+    """What each git server has; every repository is asked once, all at the same time."""
+    if run(None, ["git", "--version"])[0] != 0:
+        return {}
+    asked = {app["git"]: app for app in apps if not FULL_COMMIT.fullmatch(app["version"])}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        jobs = {url: pool.submit(list_refs, app["name"], Account(app["user"]), url) for url, app in asked.items()}
+        return {url: job.result() for url, job in jobs.items()}
+
+
+def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool) -> str:
+    """The commit the version stands for; nothing while only a later step can tell (check mode on a bare host)."""
+    version = app["version"]
+    if FULL_COMMIT.fullmatch(version):
+        return str(version)
+    if refs is None:
+        if check_mode:
+            return ""
+        raise AppError(app["name"], "source", "git is not installed on this host")
+    commit = refs.find(version)
+    if not commit and SHORT_COMMIT.fullmatch(version):
+        mirror = Mirror(app["name"], Account(app["user"]), Store(app["name"], app["directory"]).repository, app["git"])
+        commit = mirror.commit(version)
+        if not commit and not check_mode:
+            mirror.fetch()
+            commit = mirror.commit(version)
+        if not commit and check_mode:
+            return ""
+    if not commit:
+        raise AppError(
+            app["name"],
+            "source",
+            "version {!r} is no branch, tag or commit of {}; {}".format(
+                version, without_password(app["git"]), refs.describe()
+            ),
+        )
+    return str(commit)
