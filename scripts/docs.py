@@ -43,7 +43,7 @@ for Ubuntu 22.04 in OpenSCAP's numbering; `make audit` asks for them, and `tests
 met, and why.
 """
 #: The order in which a site run meets them.
-ROLES = ("hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
+ROLES = ("hardening", "docker", "postgresql", "nginx", "traefik", "certbot", "app", "backup")
 HEAD = """# Reference: the variables of every role
 
 Written by `make docs` from the argument spec of each role; a change by hand is undone, and a stale page fails the lint.

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Switches an app between its colours while wrk asks for it: `switch.sh keep-alive|close`. Fails when a request is lost.
+set -eu -o pipefail
+grep --quiet coloured.test /etc/hosts || echo "127.0.0.1 coloured.test" >> /etc/hosts
+live=/var/lib/shipshape/live
+mkdir --parents $live
+port() { curl --silent --fail --insecure https://coloured.test/ | grep --only-matching '"port": [0-9]*'; }
+rm --force $live/coloured.green && systemctl reload traefik
+wrk --threads 2 --connections 4 --duration 8s --header "Connection: $1" https://coloured.test/ > /tmp/wrk &
+load=$!
+for _ in 1 2 3 4 5; do
+  touch $live/coloured.green && systemctl reload traefik
+  # It is in force when the reload returns.
+  test "$(port)" = '"port": 20011'
+  rm $live/coloured.green && systemctl reload traefik
+  test "$(port)" = '"port": 20010'
+done
+kill -0 $load # the switches took less time than the load
+wait $load
+cat /tmp/wrk
+if grep --extended-regexp 'Non-2xx|Socket errors' /tmp/wrk; then exit 1; fi
+requests=$(grep --only-matching --perl-regexp '^\s+\K[0-9]+(?= requests in)' /tmp/wrk)
+test "$requests" -gt 5000
