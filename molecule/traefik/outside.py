@@ -43,6 +43,12 @@ def test_http_leads_to_https_on_the_same_name() -> None:
     assert (status, headers["location"]) == (301, "https://api.test/a?b")
 
 
+def test_a_challenge_is_answered_over_http_for_any_name() -> None:
+    for host in ("web.test", "not-yet-a-site.test"):
+        status, headers, body = ask(host, "/.well-known/acme-challenge/molecule", tls=False)
+        assert (status, headers["content-type"], body) == (200, "text/plain", b"proof\n")
+
+
 def test_unknown_names_and_the_bare_address_get_no_answer() -> None:
     for host in ("unknown.test", ADDRESS):
         with pytest.raises((http.client.HTTPException, OSError)):
@@ -67,6 +73,19 @@ def test_a_file_that_begins_with_a_dot_is_nobodys_business() -> None:
     for path in ("/.env", "/%2eenv", "/a/.git/config", "/.well-known/.env"):
         assert ask("api.test", path)[0] == 404
     assert ask("api.test", "/.well-known/security.txt")[0] == 200
+
+
+def test_the_application_is_a_single_page_with_its_cache_rules() -> None:
+    for path, cache in (
+        ("/orders/1", "no-cache"),
+        ("/sw.js", "no-cache"),
+        ("/assets/index-DiwrgTda.js", "public, max-age=31536000, immutable"),
+    ):
+        status, headers, _body = ask("web.test", path)
+        assert (status, headers["cache-control"]) == (200, cache)
+    assert ask("web.test", "/assets/index-00000000.js")[0] == 404
+    assert ask("web.test", "/.env")[0] == 404
+    assert ask("web.test", "/assets/index-DiwrgTda.js", Accept_Encoding="gzip")[1]["content-encoding"] == "gzip"
 
 
 def test_the_proxy_says_who_asked_and_cannot_be_lied_to() -> None:
@@ -125,7 +144,7 @@ def test_a_path_goes_to_another_https_server_only_with_a_certificate_to_trust() 
 
 
 def test_only_the_ports_of_the_web_are_open() -> None:
-    for port in (8080, 8082):
+    for port in (8080, 8081, 8082):
         with pytest.raises(OSError):
             socket.create_connection((ADDRESS, port), 2)
 

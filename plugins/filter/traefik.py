@@ -18,6 +18,9 @@ DYNAMIC = "/etc/traefik/dynamic"
 TLS = "/etc/shipshape/tls"
 SERVICE = "traefik.service"
 ACME = "acme"
+#: The file server behind Traefik, which serves no files itself.
+FILES = "shipshape-files"
+CHALLENGES = "shipshape-challenges"
 
 Row = dict[str, Any]
 Site = Mapping[str, Any]
@@ -171,6 +174,7 @@ def traefik_static(settings: Settings) -> Row:
 
 def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
     """What all sites share: TLS, and middlewares that say the same everywhere."""
+    sites = list(sites)
     on_address = any(_is_address(str(name)) for site in sites for name in site["domains"])
     tls: Row = (
         {"minVersion": "VersionTLS13"}
@@ -184,7 +188,17 @@ def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
             "compress": {"encodings": ["br", "gzip"], "includedContentTypes": COMPRESSED, "minResponseBodyBytes": 1024}
         }
     }
-    return {"tls": {"options": {"default": tls}}, "http": {"middlewares": middlewares}}
+    http: Row = {"middlewares": middlewares}
+    sites_of_files = [site for site in sites if site.get("static")]
+    if sites_of_files or settings.get("acme_webroot"):
+        url = f"http://127.0.0.1:{int(settings['files_port'])}"
+        http["services"] = {FILES: {"loadBalancer": {"servers": [{"url": url}]}}}
+    if settings.get("acme_webroot"):
+        # Asked without the name in the request: for a challenge any name is right, also one that is no site yet.
+        http["services"][CHALLENGES] = {"loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}}
+        rule = "PathPrefix(`/.well-known/acme-challenge/`)"
+        http["routers"] = {CHALLENGES: {"entryPoints": ["web"], "rule": rule, "priority": 1000, "service": CHALLENGES}}
+    return {"tls": {"options": {"default": tls}}, "http": http}
 
 
 def traefik_service(name: str, addresses: Iterable[Any]) -> Row:
@@ -303,13 +317,20 @@ class _Site:
         rule = f"{_hosts(self.domains)} && {_below(prefix)} && {NO_DOTFILES}"
         self.router(part, rule, name, chain, LOCATION_PRIORITY + len(prefix))
 
+    def body(self, part: Mapping[str, Any]) -> str:
+        size = _size(part.get("max_body_size") or self.settings["max_body_size"], f"site '{self.name}'")
+        return self.middleware("body", {"buffering": {"maxRequestBodyBytes": size, "disableResponseBuffer": True}})
+
+    def files(self, before: list[str]) -> None:
+        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
+        self.router("files", rule, FILES, [*before, self.body(self.site["static"])], APP_PRIORITY)
+
     def proxy(self, before: list[str]) -> None:
         proxy = self.site["proxy"]
         self.transports[self.name] = _transport(proxy.get("timeout"))
         # Only what did not reach the application is asked again, so that this is safe for any method.
         chain = [*before, self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})]
-        size = _size(proxy.get("max_body_size") or self.settings["max_body_size"], f"site '{self.name}'")
-        body = self.middleware("body", {"buffering": {"maxRequestBodyBytes": size, "disableResponseBuffer": True}})
+        body = self.body(proxy)
         paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
         hosts = _hosts(self.domains)
         # What is buffered cannot become a WebSocket.
@@ -331,6 +352,8 @@ class _Site:
             self.location(number, location, chain)
         if self.kind == "proxy":
             self.proxy(chain)
+        else:
+            self.files(chain)
         parts = {
             "routers": self.routers,
             "middlewares": self.middlewares,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as nginx_filters
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
 
-from tests.unit.nginx_lab import Upstream, make_certificate
-from tests.unit.traefik_lab import ROLE, Traefik, settings
+from tests.unit.nginx_lab import Upstream, make_certificate, nginx_home, nginx_program, render_all
+from tests.unit.traefik_lab import ROLE, Traefik, render_files, settings
 
 
 def proxy_site(*ports: int, **more: Any) -> dict[str, Any]:
@@ -46,6 +47,7 @@ EVERYTHING = [
         "domains": ["c.test"],
         "proxy": {"colours": {"blue": ["127.0.0.1:1"], "green": ["127.0.0.1:2"]}},
     },
+    {"name": "web", "domains": ["web.test"], "static": {"root": "/srv/web", "spa": True, "max_body_size": "1m"}},
     {"name": "bare", "domains": ["203.0.113.7"], "self_signed": True, "proxy": {"upstreams": ["127.0.0.1:3"]}},
     {"name": "v6", "domains": ["2001:db8::1"], "self_signed": True, "proxy": {"upstreams": ["127.0.0.1:3"]}},
 ]
@@ -321,8 +323,51 @@ def test_the_role_has_the_same_sites_and_defaults_as_that_of_nginx() -> None:
     texts = {role: (path / "meta/argument_specs.yml").read_text() for role, path in roles.items()}
     specs = {role: yaml.safe_load(text)["argument_specs"]["main"]["options"] for role, text in texts.items()}
     sites = {role: spec[f"{role}_sites"]["options"] for role, spec in specs.items()}
-    assert set(sites["nginx"]) - set(sites["traefik"]) <= {"static"}
+    assert set(sites["nginx"]) <= set(sites["traefik"])
+    assert set(sites["nginx"]["static"]["options"]) == set(sites["traefik"]["static"]["options"])
     assert set(sites["nginx"]["proxy"]["options"]) <= set(sites["traefik"]["proxy"]["options"])
     for name in ("hsts", "headers", "tls_policy", "max_body_size", "trusted_proxies"):
         assert specs["nginx"][f"nginx_{name}"]["default"] == specs["traefik"][f"traefik_{name}"]["default"]
     assert filters.TLS == nginx_filters.TLS
+
+
+def static_sites() -> list[dict[str, Any]]:
+    return [
+        {"name": "web", "domains": ["web.test"], "static": {"root": "/srv/web", "spa": True}},
+        {"name": "plain", "domains": ["plain.test", "other.test"], "static": {"root": "/srv/plain"}},
+    ]
+
+
+def test_nginx_accepts_the_configuration_of_the_file_server(tmp_path: Path) -> None:
+    text = render_files(static_sites(), traefik_acme_webroot="/var/www/acme")
+    config = tmp_path / "files.conf"
+    config.write_text(text.replace("/etc/nginx/", f"{nginx_home()}/etc/nginx/"))
+    test = [nginx_program(), "-t", "-p", f"{tmp_path}/", "-c", str(config)]
+    result = subprocess.run(test, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "server_name plain.test other.test;" in text and "[warn]" not in result.stderr.replace('the "user"', "")
+
+
+def test_files_are_served_as_by_the_role_nginx() -> None:
+    """Which files are cached for how long, and what a missing one is, must not depend on the proxy."""
+    ours = render_files(static_sites())
+    theirs = render_all({"nginx_sites": static_sites()})
+    cached = [line.split() for line in theirs["/etc/nginx/nginx.conf"].splitlines() if line.strip().startswith('"~^/')]
+    assert cached and all(line in [one.split() for one in ours.splitlines()] for line in cached)
+    for site in ("web", "plain"):
+        lines = theirs[f"/etc/nginx/shipshape/sites/{site}.conf"].splitlines()
+        rules = [line.strip() for line in lines if "try_files" in line and "acme" not in line] + [
+            line.strip() for line in lines if line.strip().startswith("location ~*")
+        ]
+        assert rules and all(rule in ours for rule in rules)
+
+
+def test_a_static_site_goes_to_the_file_server_under_its_own_name(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        more = {"files_port": upstream.port, "acme_webroot": "/var/www/acme"}
+        with Traefik(tmp_path, [static_sites()[0]], None, **more).running() as traefik:
+            assert traefik.get("web.test", "/orders/1").status == 200
+            assert traefik.get("web.test", "/.env").status == 404
+            assert traefik.get("not-yet.test", "/.well-known/acme-challenge/x", tls=False).status == 200
+    asked = [(path, headers["host"]) for path, headers in upstream.requests]
+    assert asked == [("/orders/1", "web.test"), ("/.well-known/acme-challenge/x", f"127.0.0.1:{upstream.port}")]

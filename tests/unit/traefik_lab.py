@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
 
-from tests.unit.nginx_lab import Answer, free_port, make_certificate
+from tests.unit.nginx_lab import Answer, free_port, make_certificate, trusted
 
 ROLE = Path(__file__).parents[2] / "roles" / "traefik"
 PROGRAM = Path(sys.executable).with_name("traefik")
@@ -29,6 +31,16 @@ def settings(**more: Any) -> dict[str, Any]:
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
     names = [name for name in yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__traefik_settings"]]
     return {**{name: defaults.get(f"traefik_{name}", []) for name in names}, **more}
+
+
+def render_files(sites: list[dict[str, Any]], **overrides: Any) -> str:
+    """The file server's configuration, as shipshape.droplet.files renders it."""
+    variables: dict[str, Any] = {"ansible_facts": {}, "traefik_sites": sites, **overrides}
+    for folder in ("defaults", "vars"):
+        variables = {**trusted(yaml.safe_load((ROLE / folder / "main.yml").read_text())), **variables}
+    text = trust_as_template((ROLE / "templates" / "files.conf.j2").read_text())
+    templar = Templar(loader=DataLoader(), variables=variables)
+    return str(templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": True}))
 
 
 class Traefik:

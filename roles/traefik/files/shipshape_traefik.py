@@ -29,6 +29,8 @@ DYNAMIC = "/etc/traefik/dynamic"
 #: `<app>.green` exists while the green one of its two sets of addresses is live.
 COLOURS = "/var/lib/shipshape/live"
 LOCK = "/run/shipshape-traefik.lock"
+#: The file server's configuration, where there is one.
+FILES = "/etc/traefik/files.conf"
 PROGRAM = "/usr/local/bin/traefik"
 USER = "traefik"
 #: Seconds in which the second Traefik must have read the files, and in which the first one must.
@@ -213,8 +215,19 @@ def candidate(directory: str, account: Any) -> str:
     return path
 
 
+def check_files() -> None:
+    if not os.path.exists(FILES):
+        return
+    with tempfile.TemporaryDirectory(prefix="shipshape-files-") as directory:
+        test = ["nginx", "-t", "-q", "-p", directory + "/", "-c", FILES]
+        done = subprocess.run(test, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise Refused("the file server cannot use this configuration:\n" + done.stdout.strip())
+
+
 def check() -> None:
     """Run inside a network namespace of its own."""
+    check_files()
     bring_loopback_up()
     account = pwd.getpwnam(USER)
 
