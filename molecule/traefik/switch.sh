@@ -6,7 +6,7 @@ live=/var/lib/shipshape/live
 mkdir --parents $live
 port() { curl --silent --fail --insecure https://coloured.test/ | grep --only-matching '"port": [0-9]*'; }
 rm --force $live/coloured.green && systemctl reload traefik
-wrk --threads 2 --connections 4 --duration 8s --header "Connection: $1" https://coloured.test/ > /tmp/wrk &
+wrk --threads 2 --connections 4 --duration 5s --header "Connection: $1" https://coloured.test/ > /tmp/wrk &
 load=$!
 switches=0
 while kill -0 $load 2>/dev/null; do
@@ -23,4 +23,4 @@ if grep --extended-regexp 'Non-2xx|Socket errors' /tmp/wrk; then exit 1; fi
 requests=$(grep --only-matching --perl-regexp '^\s+\K[0-9]+(?= requests in)' /tmp/wrk)
 echo "$requests requests, $switches switches"
 test "$requests" -gt 1000
-test "$switches" -ge 4
+test "$switches" -ge 2
