@@ -9,7 +9,7 @@ exposure=$(systemd-analyze security traefik.service --no-pager | grep -oP 'expos
 awk -v found="$exposure" 'BEGIN { exit !(found <= 3.0) }'
 grep -x 'CapEff:.*0000000000000400' "/proc/$(systemctl show --value --property MainPID traefik)/status"
 curl --silent --fail http://127.0.0.1:8082/metrics | grep 'traefik_service_requests_total.*service="api@file"' >/dev/null
-test "$(stat -c '%U %a' /etc/shipshape/tls/api/privkey.pem)" = "root 600"
+test "$(stat -Lc '%U %a' /etc/shipshape/tls/api/privkey.pem)" = "root 600"
 test "$(stat -c '%U:%G %a' /etc/traefik/dynamic/tls-api.yml)" = "root:traefik 640"
 tail -n 1 /var/log/traefik/access.log | python3 -c 'import json, sys; assert json.loads(sys.stdin.read())["DownstreamStatus"]'
 # After a rotation it writes to the new file, and to that alone.

@@ -228,6 +228,13 @@ def _rate_limit(limit: Mapping[str, Any], settings: Settings) -> Row:
     return {"rateLimit": row}
 
 
+def _has_own_acme(site: Site, settings: Settings) -> bool:
+    """Whether Traefik gets the certificate by itself: of a site that names none, or the place where others put one."""
+    usual = f"{TLS}/{site['name']}/fullchain.pem"
+    given = site.get("self_signed") or str(site.get("certificate") or usual) != usual
+    return bool(settings.get("acme_email")) and not given
+
+
 class _Site:
     """One site on its way into routers, middlewares, services and transports."""
 
@@ -252,8 +259,7 @@ class _Site:
 
     @property
     def tls(self) -> Row:
-        own = not self.site.get("self_signed") and not self.site.get("certificate")
-        return {"certResolver": ACME} if own and self.settings.get("acme_email") else {}
+        return {"certResolver": ACME} if _has_own_acme(self.site, self.settings) else {}
 
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
         name = f"{self.name}-{part}"
@@ -374,8 +380,7 @@ def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]
     rows = []
     for site in sites:
         name = _identifier(site["name"])
-        given = site.get("self_signed") or site.get("certificate")
-        if settings.get("acme_email") and not given:
+        if _has_own_acme(site, settings):
             continue
         names = [str(domain) for domain in (*site["domains"], *(site.get("redirect_domains") or []))]
         rows.append(

@@ -124,6 +124,10 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = variables.get("hardening_ssh_port", 22)
     ssh = int(ssh) if str(ssh).isdigit() else 22
     taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
+    if variables.get("proxy") == "traefik":
+        for name, port in (("metrics", 8082), ("files", 8081)):
+            given = str(variables.get(f"traefik_{name}_port", port))
+            taken[int(given) if given.isdigit() else port] = f"Traefik ({name})"
     if ssh in taken:
         wanted = "a port that nothing else has, such as 22 or 2222"
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)

@@ -235,9 +235,13 @@ ADMIN = Table(
     'an admin, such as {name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}',
 )
 
+PROXY = "nginx (as without this key) or traefik"
+TLS_POLICY = "intermediate (TLS 1.2 and 1.3, as without this key) or modern (1.3 only)"
 ACME_DIRECTORY = "the https URL of the certificate authority's directory; without one, Let's Encrypt"
 
 GLOBALS = {
+    "proxy": Key(Text(PROXY, (matches("nginx|traefik", PROXY),))),
+    "tls_policy": Key(Text(TLS_POLICY, (matches("intermediate|modern", TLS_POLICY),))),
     "acme_email": Key(Text("your email address: the certificate authority writes to it", (email,))),
     "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
     "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
@@ -263,6 +267,7 @@ WIRED = {
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
     "nginx_acme_webroot": "",
+    "traefik_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
     "certbot_staging": "acme_staging",

@@ -21,6 +21,8 @@ TLS_DIRECTORY = "/etc/shipshape/tls"
 PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
 STATE_DIRECTORY = "/var/lib/shipshape"
 POSTGRESQL_PORT = 5432
+#: What Traefik needs of the loopback interface beside the ports of the web, unless the inventory moves them.
+TRAEFIK_PORTS = {"traefik-metrics": 8082, "traefik-files": 8081}
 
 
 class PlanError(ValueError):
@@ -133,7 +135,7 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list[Row]:
+def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
     `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
@@ -143,6 +145,8 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list
     if host in topology.proxy:
         for name, port in (("http", 80), ("https", 443)):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": ["*"], "sources": []})
+        for name, port in TRAEFIK_PORTS.items() if proxy == "traefik" else ():
+            rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
     for name, app in _of_type(apps, "python").items() if host in topology.app else ():
         address = topology.app_address(host, public=bool(app.get("domains")))
@@ -199,12 +203,12 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
-def plan(apps: Apps, topology: Topology, host: str) -> Row:
+def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx") -> Row:
     """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
     postgresql = _postgresql(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql)
+    listens = _listens(apps, topology, host, postgresql, proxy)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,
