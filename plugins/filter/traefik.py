@@ -42,9 +42,11 @@ COMPRESSED = [
 #: .git, .env and the like are nobody's business: no router takes them, and Traefik itself answers with 404. The second
 #: expression is what may be asked for below /.well-known/, which must not hide another such part.
 NO_DOTFILES = r"(!PathRegexp(`/\.`) || PathRegexp(`^/\.well-known(/[^./][^/]*)*/?$`))"
-#: What a path is routed by before the site's own application. The longer one wins.
-LOCATION_PRIORITY = 1000
-APP_PRIORITY = 1
+#: Of two routes that match, the one with the higher priority is taken, then the one with the longer path.
+PRIORITY = 10
+APP_PRIORITY = 1000
+CORS_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+CORS_HEADERS = ["Authorization", "Content-Type"]
 SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -235,16 +237,20 @@ def _has_own_acme(site: Site, settings: Settings) -> bool:
     return bool(settings.get("acme_email")) and not given
 
 
+def _priority(path: str = "", given: Any = None) -> int:
+    return int(given or PRIORITY) * 1000 + len(path)
+
+
 class _Site:
     """One site on its way into routers, middlewares, services and transports."""
 
     def __init__(self, site: Site, settings: Settings) -> None:
         self.site, self.settings = site, settings
         self.name = _identifier(site["name"])
-        kinds = [kind for kind in ("static", "proxy") if site.get(kind)]
+        kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
         if len(kinds) != 1:
             raise AnsibleFilterError(
-                f"site '{self.name}' must have either static or proxy; found {' and '.join(kinds) or 'neither'}"
+                f"site '{self.name}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
             )
         self.kind = kinds[0]
         self.domains = [str(domain) for domain in site.get("domains") or []]
@@ -285,10 +291,16 @@ class _Site:
         hsts = bool(self.site.get("hsts", True)) and not self.site.get("self_signed")
         response["Strict-Transport-Security"] = hsts_value(self.settings["hsts"]) if hsts else ""
         response["Server"] = ""
-        return self.middleware(
-            "headers",
-            {"headers": {"customRequestHeaders": {"Forwarded": "", "Proxy": ""}, "customResponseHeaders": response}},
-        )
+        headers: Row = {"customRequestHeaders": {"Forwarded": "", "Proxy": ""}, "customResponseHeaders": response}
+        if cors := self.site.get("cors"):
+            headers |= {
+                "accessControlAllowOriginList": [str(origin) for origin in cors["origins"]],
+                "accessControlAllowMethods": list(cors.get("methods") or CORS_METHODS),
+                "accessControlAllowHeaders": list(cors.get("headers") or CORS_HEADERS),
+                "accessControlMaxAge": 600,
+                "addVaryHeader": True,
+            }
+        return self.middleware("headers", {"headers": headers})
 
     def redirects(self, headers: str) -> None:
         names = self.site.get("redirect_domains") or []
@@ -296,7 +308,7 @@ class _Site:
             return
         target = {"regex": r"^https?://[^/]+/(.*)$", "replacement": f"https://{_host(self.domains[0])}/${{1}}"}
         redirect = self.middleware("redirect", {"redirectRegex": {**target, "permanent": True}})
-        self.router("redirect", _hosts(names), "noop@internal", [headers, redirect], LOCATION_PRIORITY)
+        self.router("redirect", _hosts(names), "noop@internal", [headers, redirect], _priority())
 
     def location(self, number: int, location: Mapping[str, Any], before: list[str]) -> None:
         path = str(location["path"])
@@ -311,17 +323,31 @@ class _Site:
         prefix = path.rstrip("/")
         part = f"location-{number}"
         chain = list(before)
+        if given := location.get("request_headers"):
+            named = {"customRequestHeaders": {str(name): str(value) for name, value in given.items()}}
+            chain.append(self.middleware(f"{part}-headers", {"headers": named}))
+        if location.get("strip"):
+            chain.append(self.middleware(f"{part}-strip", {"stripPrefix": {"prefixes": [prefix]}}))
         if target := parts.path.rstrip("/"):
             replaced = {"regex": f"^{re.escape(prefix)}(?:/(.*))?$", "replacement": f"{target}/$1"}
             chain.append(self.middleware(part, {"replacePathRegex": replaced}))
+        name = self.elsewhere(part, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", location.get("timeout"))
+        rule = f"{_hosts(self.domains)} && {_below(prefix)} && {NO_DOTFILES}"
+        self.router(part, rule, name, chain, _priority(prefix, location.get("priority")))
+
+    def elsewhere(self, part: str, url: str, timeout: Any) -> str:
+        """A service on another host, asked by its own name, as is its certificate."""
         name = f"{self.name}-{part}"
-        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        # Asked by its own name, as is its certificate: another server's, and not one that knows ours.
         balancer = {"servers": [{"url": url}], "passHostHeader": False, "serversTransport": name}
         self.services[name] = {"loadBalancer": balancer}
-        self.transports[name] = _transport(location.get("timeout"))
-        rule = f"{_hosts(self.domains)} && {_below(prefix)} && {NO_DOTFILES}"
-        self.router(part, rule, name, chain, LOCATION_PRIORITY + len(prefix))
+        self.transports[name] = _transport(timeout)
+        return name
+
+    def route(self, before: list[str]) -> None:
+        route = self.site["route"]
+        name = self.elsewhere("route", str(route["upstream"]).rstrip("/"), route.get("timeout"))
+        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
+        self.router("route", rule, name, [*before, self.body(route)], APP_PRIORITY)
 
     def body(self, part: Mapping[str, Any]) -> str:
         size = _size(part.get("max_body_size") or self.settings["max_body_size"], f"site '{self.name}'")
@@ -344,7 +370,7 @@ class _Site:
             rule = f"{hosts} && HeaderRegexp(`Upgrade`, `(?i)^websocket$`) && {NO_DOTFILES}"
             if path:
                 rule += f" && {_below(path)}"
-            self.router(f"websocket-{number}", rule, self.name, chain, LOCATION_PRIORITY + len(path))
+            self.router(f"websocket-{number}", rule, self.name, chain, _priority(path))
         self.router("app", f"{hosts} && {NO_DOTFILES}", self.name, [*chain, body], APP_PRIORITY)
 
     def dynamic(self) -> Row:
@@ -358,6 +384,8 @@ class _Site:
             self.location(number, location, chain)
         if self.kind == "proxy":
             self.proxy(chain)
+        elif self.kind == "route":
+            self.route(chain)
         else:
             self.files(chain)
         parts = {

@@ -71,12 +71,21 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "self_signed": self_signed,
         # Browsers ignore it over a certificate they do not trust, and for an address.
         "hsts": not self_signed,
-        "locations": [{"path": path, "upstream": upstream} for path, upstream in (app.get("locations") or {}).items()],
+        "locations": [_location(path, said) for path, said in (app.get("locations") or {}).items()],
     }
     if limit := app.get("rate_limit"):
         per_minute = int(limit["per_minute"])
         # A page with its assets arrives at once: without room for that, the limit would hit honest visitors first.
         site["rate_limit"] = {"per_minute": per_minute, "burst": int(limit.get("burst") or max(per_minute // 10, 20))}
+    if cors := app.get("cors"):
+        site["cors"] = {key: _texts(cors.get(key)) for key in ("origins", "methods", "headers")}
+    if app["type"] == "route":
+        site["route"] = {
+            "upstream": str(app["url"]),
+            "timeout": int(app.get("timeout") or 60),
+            "max_body_size": str(app.get("max_body_size") or "10m"),
+        }
+        return site
     if app["type"] == "static":
         site["static"] = {"root": f"/srv/{name}/current/public", "spa": bool(app.get("spa", False))}
         if size := app.get("max_body_size"):
@@ -89,6 +98,15 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "max_body_size": str(app.get("max_body_size") or "10m"),
     }
     return site
+
+
+def _location(path: str, said: str | Mapping[str, Any]) -> Row:
+    """A path that another host answers: its URL alone, or with how it is asked."""
+    if not isinstance(said, Mapping):
+        return {"path": path, "upstream": said}
+    row: Row = {"path": path, "upstream": str(said["url"])}
+    row.update((key, said[key]) for key in ("strip", "priority", "request_headers") if key in said)
+    return row
 
 
 def _upstream(topology: Topology, proxy: str, server: str) -> str:

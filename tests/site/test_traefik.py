@@ -139,6 +139,10 @@ def test_the_chosen_proxy_is_there_after_a_restart(malar: System) -> None:
     run = malar.play("playbooks/proxy.yml")
     assert run.code == 0, run.tail
     subprocess.run([sys.executable, "-m", "tests.lab", "reboot", "shipshape-traefik-malar1"], cwd=PROJECT, check=True)
+    deadline = time.monotonic() + 60
+    while malar.fetch(f"{API}/health").status == 502:  # the application starts, too
+        assert time.monotonic() < deadline
+        time.sleep(1)
     assert malar.fetch(f"{API}/health").status == 200
     assert malar.ssh("systemctl list-units --failed --plain --no-legend") == ""
 

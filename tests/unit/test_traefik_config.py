@@ -17,6 +17,8 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as nginx_filters
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
 from tests.unit.nginx_lab import Upstream, make_certificate, nginx_home, nginx_program, render_all
 from tests.unit.traefik_lab import ROLE, Traefik, render_files, settings
@@ -303,7 +305,7 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     ("site", "message"),
     [
         ({"name": "a@b"}, "'a@b' is no name for a site"),
-        ({"proxy": None}, "must have either static or proxy; found neither"),
+        ({"proxy": None}, "must have one of static, proxy and route; found neither"),
         ({"domains": []}, "site 'api' has no domains"),
         ({"domains": ["a`b"]}, "holds a backtick"),
         ({"headers": {"a b": "c"}}, "'a b' is no name of an HTTP header"),
@@ -371,3 +373,63 @@ def test_a_static_site_goes_to_the_file_server_under_its_own_name(tmp_path: Path
             assert traefik.get("not-yet.test", "/.well-known/acme-challenge/x", tls=False).status == 200
     asked = [(path, headers["host"]) for path, headers in upstream.requests]
     assert asked == [("/orders/1", "web.test"), ("/.well-known/acme-challenge/x", f"127.0.0.1:{upstream.port}")]
+
+
+INSIGHTPULSE = ROLE.parents[1] / "inventories" / "insightpulse" / "group_vars" / "all" / "main.yml"
+
+
+def test_insightpulse_is_routed_by_path_to_other_hosts(tmp_path: Path) -> None:
+    """System 1 as its inventory has it, with programs that remember what they heard in place of the other hosts."""
+    apps = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]
+    app = apps["insightpulse"]
+    topology = Topology(("proxy1",), (), ())
+    with Upstream() as web, Upstream() as odoo, Upstream() as superset:
+        assert plan(apps, topology, "proxy1")["nginx_sites"][0]["route"]["upstream"] == app["url"]
+        app["url"] = f"http://127.0.0.1:{web.port}"
+        app["locations"]["/odoo"]["url"] = f"http://127.0.0.1:{odoo.port}"
+        app["locations"]["/superset"]["url"] = f"http://127.0.0.1:{superset.port}"
+        # The limit has a test of its own.
+        app["rate_limit"]["burst"] = 1000
+        (site,) = plan(apps, topology, "proxy1")["nginx_sites"]
+        with Traefik(tmp_path, [site]).running() as traefik:
+            assert traefik.errors() == []
+            for path in ("/", "/about?x=1", "/odoo/web/health", "/odoo", "/odoofoo", "/superset/api/v1"):
+                assert traefik.get("insightpulseai.net", path, Origin="https://app.insightpulseai.net").status == 200
+            allowed = traefik.get("insightpulseai.net", "/odoo", Origin="https://app.insightpulseai.net")
+            stranger = traefik.get("insightpulseai.net", "/odoo", Origin="https://evil.test")
+            priorities = {row["name"]: row["priority"] for row in traefik.ask("routers?per_page=1000")}
+    assert [path for path, _headers in web.requests] == ["/", "/about?x=1", "/odoofoo"]
+    assert [path for path, _headers in odoo.requests][:2] == ["/web/health", "/"]
+    assert [path for path, _headers in superset.requests] == ["/superset/api/v1"]
+    assert superset.requests[0][1]["x-script-name"] == "/superset"
+    assert "x-script-name" not in odoo.requests[0][1] and odoo.requests[0][1]["host"] == f"127.0.0.1:{odoo.port}"
+    assert odoo.requests[0][1]["x-forwarded-prefix"] == "/odoo"
+    assert allowed.header("Access-Control-Allow-Origin") == "https://app.insightpulseai.net"
+    assert stranger.header("Access-Control-Allow-Origin") is None
+    assert allowed.header("Strict-Transport-Security") == "max-age=31536000"
+    assert priorities["insightpulse-route@file"] == 1000 < priorities["insightpulse-location-0@file"] == 10005
+
+
+def test_the_higher_priority_goes_before_the_longer_path(tmp_path: Path) -> None:
+    with Upstream() as short, Upstream() as long:
+        locations = [
+            {"path": "/api", "upstream": f"http://127.0.0.1:{short.port}", "priority": 20},
+            {"path": "/api/v2", "upstream": f"http://127.0.0.1:{long.port}"},
+        ]
+        with Traefik(tmp_path, [proxy_site(1, locations=locations)]).running() as traefik:
+            traefik.get("api.test", "/api/v2/x")
+    assert (len(short.requests), len(long.requests)) == (1, 0)
+
+
+def test_a_route_to_another_host_proves_its_name(tmp_path: Path) -> None:
+    certificate = tmp_path / "other"
+    certificate.mkdir()
+    make_certificate(certificate, "localhost")
+    with Upstream(tls=certificate) as upstream:
+        route = {"upstream": f"https://localhost:{upstream.port}"}
+        site = {"name": "far", "domains": ["far.test"], "route": route}
+        with Traefik(tmp_path, [site], trusted_root=certificate / "cert.pem").running() as traefik:
+            assert traefik.get("far.test", "/x", X_Forwarded_For="6.6.6.6").status == 200
+    assert upstream.names == ["localhost"]
+    path, headers = upstream.requests[0]
+    assert (path, headers["x-forwarded-host"], headers["x-forwarded-for"]) == ("/x", "far.test", "127.0.0.1")

@@ -140,6 +140,7 @@ def test_with_an_account_of_its_own_traefik_gets_the_certificates(tmp_path: Path
     assert own["shipshape_has"]["certbot"] is False
     # Nothing on the disk to compare with, and nobody who asks for a webroot.
     assert (own["shipshape_certified_sites"], own["traefik_acme_webroot"]) == ([], "")
+    assert "/var/lib/traefik" in own["backup_paths"] and "/etc/letsencrypt" not in own["backup_paths"]
 
 
 @pytest.mark.parametrize(
