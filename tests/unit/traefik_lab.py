@@ -108,6 +108,8 @@ class Traefik:
             assert process.poll() is None, self.log.read_text()
             with contextlib.suppress(OSError):
                 self.ask("middlewares/shipshape-compress@file")
+                # It takes up one entry point after another, and the one that was just asked is not the last.
+                time.sleep(0.2)
                 return
             time.sleep(0.05)
         raise AssertionError(self.log.read_text())
