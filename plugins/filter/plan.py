@@ -25,7 +25,8 @@ def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology
 def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Each role's input on one host."""
     try:
-        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host)
+        proxy = str(hostvars[host].get("proxy") or "nginx")
+        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host, proxy)
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error

@@ -90,6 +90,8 @@ def converge(module: AnsibleModule, units: List[Dict[str, Any]], daemon_reload: 
         if now.get("LoadState") == "not-found" and unit["optional"]:
             continue
         actions += [[verb, unit["name"]] for verb in plan(unit, now) if [verb, unit["name"]] not in actions]
+    # What is masked can be neither started nor reloaded.
+    actions.sort(key=lambda action: action[0] != "unmask")
     if not module.check_mode:
         if daemon_reload or any(now.get("NeedDaemonReload") == "yes" for now in states):
             module.run_command(["systemctl", "daemon-reload"], check_rc=True)

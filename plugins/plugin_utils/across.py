@@ -110,6 +110,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
         path: Path = ("apps", name)
         yield from _site(app, path)
         yield from _groups(app, path, groups)
+        yield from _only_traefik(app, path, variables.get("proxy"))
         if app.get("type") == "python":
             yield from _process(name, app, path, groups)
 
@@ -130,6 +131,10 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = variables.get("hardening_ssh_port", 22)
     ssh = int(ssh) if str(ssh).isdigit() else 22
     taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
+    if variables.get("proxy") == "traefik":
+        for name, port in (("metrics", 8082), ("files", 8081)):
+            given = str(variables.get(f"traefik_{name}_port", port))
+            taken[int(given) if given.isdigit() else port] = f"Traefik ({name})"
     if ssh in taken:
         wanted = "a port that nothing else has, such as 22 or 2222"
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
@@ -224,6 +229,21 @@ def _paths(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             found = f"{location}, which {served[location]} serves"
             yield Problem((*path, *steps), found, "each path once in a site")
         served.setdefault(location, f"`{steps[0]}`")
+
+
+def _only_traefik(app: Mapping[str, Any], path: Path, proxy: Any) -> Iterator[Problem]:
+    """What is not there with nginx is said, and not passed over."""
+    if proxy == "traefik":
+        return
+    wanted = "`proxy: traefik`, or an inventory without it: the proxy nginx cannot do it"
+    if app.get("type") == "route":
+        yield Problem((*path, "type"), "a route to another host for a whole site", wanted)
+    if "cors" in app:
+        yield Problem((*path, "cors"), "origins whose scripts may ask", wanted)
+    for location, said in _mapping(app.get("locations")).items():
+        for key in ("strip", "priority", "request_headers"):
+            if key in _mapping(said) and said[key] is not False:
+                yield Problem((*path, "locations", str(location), key), "a setting of Traefik's", wanted)
 
 
 def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:

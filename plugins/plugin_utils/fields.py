@@ -33,7 +33,7 @@ from .names import (
     is_postgresql_name,
 )
 from .problems import Fault, count, quoted
-from .schema import Choice, Flag, Items, Key, Kind, Number, Pairs, Scalar, Table, Text
+from .schema import Choice, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
 
 def app_name(value: str) -> Fault | None:
@@ -140,22 +140,70 @@ DATABASE = Table(
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
 )
 
-COMMON = {
-    "type": Key(Text("python or static"), required=True),
-    "source": Key(SOURCE, required=True),
+UPSTREAM = Text("the https URL of another host, such as https://api.example.com", (https_url,))
+HEADERS = Pairs(
+    lambda _name: Text("the header's value", (matches(r"[ -~]+", "a text in one line of plain characters"),)),
+    "headers, such as {X-Script-Name: /superset}",
+    matches("[A-Za-z0-9-]+", "the name of a header: letters, digits and hyphens"),
+)
+LOCATION = Table(
+    {
+        "url": Key(UPSTREAM, required=True),
+        "strip": Key(Flag("true (the other host does not see the path itself) or false")),
+        "priority": Key(Number("which path goes first, 1 to 1000; without it 10, and the longer path first", 1, 1000)),
+        "request_headers": Key(HEADERS),
+    },
+    "the https URL of another host, or {url: …, strip: true}",
+)
+CORS = Table(
+    {
+        "origins": Key(
+            Items(
+                Text(
+                    "an origin, such as https://app.example.com",
+                    (matches(r"https://[A-Za-z0-9.-]+(:\d+)?", "an origin: https://, a name, no path"),),
+                ),
+                "a list of origins, such as [https://app.example.com]",
+                least=1,
+            ),
+            required=True,
+        ),
+        "methods": Key(
+            Items(
+                Text("a method of HTTP, such as GET", (matches("[A-Z]+", "a method of HTTP, such as GET"),)),
+                "a list of methods, such as [GET, POST]",
+            )
+        ),
+        "headers": Key(
+            Items(
+                Text("the name of a header", (matches("[A-Za-z0-9-]+", "the name of a header"),)),
+                "a list of headers, such as [Authorization]",
+            )
+        ),
+    },
+    "whose scripts may ask, such as {origins: [https://app.example.com]}",
+)
+
+ROUTING = {
     "domains": Key(Items(Text("a domain", (domain,)), DOMAINS)),
     "redirect_domains": Key(
         Items(Text("a domain", (hostname,)), "a list of domains that lead to the first of `domains`")
     ),
     "rate_limit": Key(RATE_LIMIT),
+    "cors": Key(CORS),
     "locations": Key(
         Pairs(
-            lambda _path: Text("the https URL of another host, such as https://api.example.com", (https_url,)),
+            lambda _path: OneOf(UPSTREAM, LOCATION),
             'paths that another host serves, such as {/api: "https://api.example.com"}',
             url_path,
         )
     ),
     "max_body_size": Key(filled_in('the largest request, such as "10m"', "[1-9][0-9]*[kmg]?")),
+}
+COMMON = {
+    "type": Key(Text("python, static or route"), required=True),
+    "source": Key(SOURCE, required=True),
+    **ROUTING,
     "packages": Key(
         Items(
             filled_in("the name of a Debian package, such as redis-server", "[a-z0-9][a-z0-9.+-]+"),
@@ -178,6 +226,7 @@ PYTHON_KEYS = {
     "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
     "watch": Key(Number("seconds a new release is watched before the old one is stopped, 0 to 3600", 0, 3600)),
 }
+ROUTE_KEYS = {"url": Key(UPSTREAM, required=True), "timeout": PYTHON_KEYS["timeout"]}
 STATIC_KEYS = {"spa": Key(Flag("true (unknown paths show index.html) or false"))}
 
 _NO_PROCESS = "no such key: a static site is files alone, no process. Was type: python meant?"
@@ -187,12 +236,29 @@ APP = Choice(
         "python": Table(
             {**COMMON, **PYTHON_KEYS},
             "an app: type, source, command, domains, …",
-            {name: "no such key: it is for type: static" for name in STATIC_KEYS},
+            {
+                **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+                "url": "no such key: it is for type: route",
+            },
         ),
         "static": Table(
             {**COMMON, **STATIC_KEYS, "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True)},
             "a site: type, source, domains, …",
-            {name: _NO_PROCESS for name in PYTHON_KEYS},
+            {**{name: _NO_PROCESS for name in PYTHON_KEYS}, "url": "no such key: it is for type: route"},
+        ),
+        "route": Table(
+            {
+                "type": COMMON["type"],
+                **ROUTING,
+                **ROUTE_KEYS,
+                "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True),
+            },
+            "a route to another host: type, url, domains, …",
+            {
+                name: "no such key: a route has nothing of its own on the droplet"
+                for name in {**COMMON, **PYTHON_KEYS, **STATIC_KEYS}
+                if name not in {*ROUTING, *ROUTE_KEYS, "type"}
+            },
         ),
     },
     "an app: type, source, domains, …",
@@ -236,9 +302,13 @@ ADMIN = Table(
     'an admin, such as {name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}',
 )
 
+PROXY = "nginx (as without this key) or traefik"
+TLS_POLICY = "intermediate (TLS 1.2 and 1.3, as without this key) or modern (1.3 only)"
 ACME_DIRECTORY = "the https URL of the certificate authority's directory; without one, Let's Encrypt"
 
 GLOBALS = {
+    "proxy": Key(Text(PROXY, (matches("nginx|traefik", PROXY),))),
+    "tls_policy": Key(Text(TLS_POLICY, (matches("intermediate|modern", TLS_POLICY),))),
     "acme_email": Key(Text("your email address: the certificate authority writes to it", (email,))),
     "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
     "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
@@ -265,6 +335,7 @@ WIRED = {
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
     "nginx_acme_webroot": "",
+    "traefik_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
     "certbot_staging": "acme_staging",

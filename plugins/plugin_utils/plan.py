@@ -23,6 +23,8 @@ STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
+#: What Traefik needs of the loopback interface beside the ports of the web, unless the inventory moves them.
+TRAEFIK_PORTS = {"traefik-metrics": 8082, "traefik-files": 8081}
 
 
 class PlanError(ValueError):
@@ -77,12 +79,21 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "self_signed": self_signed,
         # Browsers ignore it over a certificate they do not trust, and for an address.
         "hsts": not self_signed,
-        "locations": [{"path": path, "upstream": upstream} for path, upstream in (app.get("locations") or {}).items()],
+        "locations": [_location(path, said) for path, said in (app.get("locations") or {}).items()],
     }
     if limit := app.get("rate_limit"):
         per_minute = int(limit["per_minute"])
         # A page with its assets arrives at once: without room for that, the limit would hit honest visitors first.
         site["rate_limit"] = {"per_minute": per_minute, "burst": int(limit.get("burst") or max(per_minute // 10, 20))}
+    if cors := app.get("cors"):
+        site["cors"] = {key: _texts(cors.get(key)) for key in ("origins", "methods", "headers")}
+    if app["type"] == "route":
+        site["route"] = {
+            "upstream": str(app["url"]),
+            "timeout": int(app.get("timeout") or 60),
+            "max_body_size": str(app.get("max_body_size") or "10m"),
+        }
+        return site
     if app["type"] == "static":
         site["static"] = {"root": f"/srv/{name}/current/public", "spa": bool(app.get("spa", False))}
         if size := app.get("max_body_size"):
@@ -100,6 +111,15 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "max_body_size": str(app.get("max_body_size") or "10m"),
     }
     return site
+
+
+def _location(path: str, said: str | Mapping[str, Any]) -> Row:
+    """A path that another host answers: its URL alone, or with how it is asked."""
+    if not isinstance(said, Mapping):
+        return {"path": path, "upstream": said}
+    row: Row = {"path": path, "upstream": str(said["url"])}
+    row.update((key, said[key]) for key in ("strip", "priority", "request_headers") if key in said)
+    return row
 
 
 def _upstream(topology: Topology, proxy: str, server: str) -> str:
@@ -146,7 +166,7 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list[Row]:
+def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
     `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
@@ -156,6 +176,8 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row) -> list
     if host in topology.proxy:
         for name, port in (("http", 80), ("https", 443)):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": ["*"], "sources": []})
+        for name, port in TRAEFIK_PORTS.items() if proxy == "traefik" else ():
+            rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
     for name, app in _of_type(apps, "python").items() if host in topology.app else ():
         address = topology.app_address(host, public=bool(app.get("domains")))
@@ -211,12 +233,12 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
-def plan(apps: Apps, topology: Topology, host: str) -> Row:
+def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx") -> Row:
     """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
     postgresql = _postgresql(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql)
+    listens = _listens(apps, topology, host, postgresql, proxy)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .fields import COMMON, GLOBALS, PYTHON_KEYS, STATIC_KEYS
-from .schema import Choice, Flag, Items, Key, Kind, Number, Pairs, Scalar, Table, Text
+from .fields import APP, COMMON, GLOBALS, PYTHON_KEYS, ROUTE_KEYS, STATIC_KEYS
+from .schema import Choice, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
 # What holds when a key is left out; the tests compare it with the plan.
 DEFAULTS = {
@@ -32,6 +32,10 @@ DEFAULTS = {
     "apps.NAME.port": "from the app's name",
     "apps.NAME.timeout": "`60`",
     "apps.NAME.watch": "`10`",
+    "apps.NAME.locations.PATH.strip": "`false`",
+    "apps.NAME.locations.PATH.priority": "`10`",
+    "apps.NAME.cors.methods": "all usual ones",
+    "apps.NAME.cors.headers": "`Authorization`, `Content-Type`",
     "apps.NAME.spa": "`false`",
 }
 _KINDS: dict[type, str] = {
@@ -42,6 +46,7 @@ _KINDS: dict[type, str] = {
     Table: "dictionary",
     Pairs: "dictionary",
     Choice: "dictionary",
+    OneOf: "text or dictionary",
     Scalar: "text, number, true or false",
 }
 
@@ -56,7 +61,8 @@ def _rows(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, str,
         path = f"{prefix}{name}"
         words = key.kind.wanted
         if prefix == "apps.NAME." and name not in COMMON:
-            words += f" ({'python' if name in PYTHON_KEYS else 'static'} only)"
+            types = [kind for kind, table in APP.tables.items() if name in table.keys]
+            words += f" ({' and '.join(types)} only)"
         yield path, _kind(key.kind), "**required**" if key.required else DEFAULTS.get(path, ""), words
         yield from _inner(key.kind, path)
 
@@ -66,8 +72,10 @@ def _inner(kind: Kind, path: str) -> Iterator[tuple[str, str, str, str]]:
         yield from _rows(kind.keys, f"{path}.")
     elif isinstance(kind, Items):
         yield from _inner(kind.of, f"{path}[]")
+    elif isinstance(kind, Pairs) and isinstance(location := kind.of("PATH"), OneOf):
+        yield from _rows(location.table.keys, f"{path}.PATH.")
     elif isinstance(kind, Pairs) and isinstance(app := kind.of("NAME"), Choice):
-        merged = {**COMMON, **PYTHON_KEYS, **STATIC_KEYS}
+        merged = {**COMMON, **PYTHON_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
         assert set(merged) == {name for table in app.tables.values() for name in table.keys}
         yield from _rows(merged, f"{path}.NAME.")
 

@@ -89,7 +89,19 @@ class Choice:
     wanted: str
 
 
-Kind = Union[Text, Number, Flag, Items, Table, Pairs, Scalar, Choice]
+@dataclass(frozen=True)
+class OneOf:
+    """A text in short, or a table that says more."""
+
+    short: Text
+    table: Table
+
+    @property
+    def wanted(self) -> str:
+        return self.table.wanted
+
+
+Kind = Union[Text, Number, Flag, Items, Table, Pairs, Scalar, Choice, OneOf]
 
 
 def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
@@ -106,6 +118,7 @@ def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
         Pairs: _pairs,
         Scalar: _scalar,
         Choice: _choice,
+        OneOf: _one_of,
     }
     yield from walks[type(kind)](kind, value, path)
 
@@ -193,6 +206,10 @@ def _scalar(kind: Scalar, value: Any, path: Path) -> Iterator[Problem]:
         yield from first_fault(kind.checks, str(value).lower() if isinstance(value, bool) else str(value), path)
     else:
         yield _wrong(path, value, kind.wanted, secret=True)
+
+
+def _one_of(kind: OneOf, value: Any, path: Path) -> Iterator[Problem]:
+    yield from compare(kind.table if isinstance(value, Mapping) else kind.short, value, path)
 
 
 def _choice(kind: Choice, value: Any, path: Path) -> Iterator[Problem]:

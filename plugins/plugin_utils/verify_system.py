@@ -155,7 +155,7 @@ def certificates(state: State, now: datetime) -> Iterator[Finding]:
         where, path = f"certificate of {one['name']}", one["path"]
         if not one["there"]:
             yield Finding(
-                where, f"none at {path}: {one['error']}", "a certificate", "Run again with --tags nginx,certbot"
+                where, f"none at {path}: {one['error']}", "a certificate", "Run again with --tags proxy,certbot"
             )
             continue
         begins, ends = _time(one["begins"]), _time(one["ends"])
@@ -169,11 +169,11 @@ def certificates(state: State, now: datetime) -> Iterator[Finding]:
         served = one["served"]
         if served["error"]:
             yield Finding(
-                where, f"nothing served on port 443: {served['error']}", path, "`nginx -t`, `systemctl restart nginx`"
+                where, f"nothing served on port 443: {served['error']}", path, "`systemctl status nginx traefik`"
             )
         elif served["fingerprint"] != one["fingerprint"]:
             found = f"another one served (SHA-256 {served['fingerprint'][:16]}…)"
-            yield Finding(where, found, f"{path} ({one['fingerprint'][:16]}…)", "`systemctl reload nginx`")
+            yield Finding(where, found, f"{path} ({one['fingerprint'][:16]}…)", "`systemctl reload nginx` or `traefik`")
 
 
 def units(state: State) -> Iterator[Finding]:

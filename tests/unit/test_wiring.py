@@ -62,7 +62,13 @@ class Wired:
         self.variables["hostvars"] = HostVars(inventory, manager, self.loader)
         # Of the role whose exports the wiring hands on; a play that imports it sees them.
         defaults, fixed = (
-            self.loader.load_from_file(str(ROOT / "roles/nginx" / part / "main.yml"), trusted_as_template=True)
+            {
+                name: value
+                for role in ("nginx", "traefik")
+                for name, value in self.loader.load_from_file(
+                    str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True
+                ).items()
+            }
             for part in ("defaults", "vars")
         )
         self.variables = {**defaults, **self.variables, **fixed}
@@ -98,6 +104,78 @@ def test_only_a_proxy_bans_for_the_proxy(tmp_path: Path) -> None:
     jails = Wired(tmp_path, "web1")["hardening_contributed_jails"]
     assert [jail["name"] for jail in jails] == ["nginx-http-auth", "nginx-limit-req", "nginx-probes"]
     assert Wired(tmp_path, "db1")["hardening_contributed_jails"] == []
+
+
+class ByTraefik(Wired):
+    """The same inventory with the one word changed, and what else is given."""
+
+    def __init__(self, directory: Path, host: str, own: dict[str, Any] | None = None) -> None:
+        super().__init__(directory, host)
+        given = {"proxy": "traefik", **(own or {})}
+        self.variables.update({name: value for name, value in given.items() if name == "proxy"})
+        self.variables["shipshape_own"] = given
+
+
+def test_one_word_makes_traefik_the_proxy(tmp_path: Path) -> None:
+    nginx, traefik = Wired(tmp_path, "web1"), ByTraefik(tmp_path, "web1")
+    assert traefik["shipshape_sites"] == nginx["shipshape_sites"] != []
+    has = traefik["shipshape_has"]
+    assert (has["nginx"], has["traefik"], has["certbot"]) == (False, True, True)
+    assert (traefik["certbot_reload_command"], nginx["certbot_reload_command"]) == (
+        "systemctl reload traefik.service",
+        "systemctl reload nginx.service",
+    )
+    assert traefik["traefik_acme_webroot"] == traefik["certbot_webroot"] == "/var/www/acme"
+    jails = [jail["name"] for jail in traefik["hardening_contributed_jails"]]
+    assert jails == ["traefik-limit", "traefik-probes"]
+    # No host has a proxy that is not in its group.
+    assert not any(ByTraefik(tmp_path, "db1")["shipshape_has"][name] for name in ("nginx", "traefik", "certbot"))
+    for name in ("hsts", "headers", "tls_policy", "max_body_size", "trusted_proxies"):
+        assert traefik[f"traefik_{name}"] == nginx[f"nginx_{name}"]
+
+
+def test_with_an_account_of_its_own_traefik_gets_the_certificates(tmp_path: Path) -> None:
+    own = ByTraefik(tmp_path, "web1", {"traefik_acme_email": "ops@malar.in"})
+    assert own["shipshape_own_acme"] is True
+    assert own["shipshape_has"]["certbot"] is False
+    # Nothing on the disk to compare with, and nobody who asks for a webroot.
+    assert (own["shipshape_certified_sites"], own["traefik_acme_webroot"]) == ([], "")
+    assert "/var/lib/traefik" in own["backup_paths"] and "/etc/letsencrypt" not in own["backup_paths"]
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        ({"RequestPath": "/.env"}, True),
+        ({"RequestPath": "/blog/WP-Login.php?x=1"}, True),
+        ({"RequestPath": "/.git/config", "DownstreamStatus": 403}, True),
+        ({"RequestPath": "/wp-login.php", "DownstreamStatus": 200}, False),
+        ({"RequestPath": "/environment"}, False),
+        ({"RequestPath": "/api/orders/7"}, False),
+        ({"RequestPath": r"/\",\"ClientHost\":\"192.0.2.9\"", "ClientHost": "198.51.100.1"}, False),
+        ({"RequestPath": r"/.env\",\"ClientHost\":\"192.0.2.9\"", "ClientHost": "198.51.100.1"}, True),
+        ({"DownstreamStatus": 429, "RequestPath": "/"}, True),
+        ({"RequestPath": r"/\"DownstreamStatus\":429,"}, False),
+    ],
+)
+def test_a_line_of_traefiks_log_counts_as_one_of_nginxs_does(
+    said: dict[str, Any], counts: bool, tmp_path: Path
+) -> None:
+    line: dict[str, Any] = {
+        "ClientAddr": "203.0.113.5:1", "ClientHost": "203.0.113.5", "ClientPort": "1", "ClientUsername": "-",
+        "DownstreamContentSize": 19, "DownstreamStatus": 404, "Duration": 80490, "GzipRatio": 0.5,
+        "RequestMethod": "GET", "RequestPath": "/", "RequestPort": "-", "StartUTC": "2026-11-25T13:31:02.3Z",
+    }  # fmt: skip
+    line.update(said)
+    text = (
+        "{" + ",".join(f'"{name}":' + (f'"{v}"' if isinstance(v, str) else str(v)) for name, v in line.items()) + ",}"
+    )
+    jails = ByTraefik(tmp_path, "web1")["hardening_contributed_jails"]
+    patterns = [
+        pattern.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)") for jail in jails for pattern in jail["patterns"]
+    ]
+    found = [match["address"] for pattern in patterns if (match := re.search(pattern, text))]
+    assert found == ([line["ClientHost"]] if counts else [])
 
 
 @pytest.mark.parametrize(

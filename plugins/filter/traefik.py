@@ -1,0 +1,477 @@
+"""Filters that turn the sites of the traefik role into its configuration: pure functions from dicts to dicts."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+#: What the role writes. The droplet's own program checks it and takes it live, into the directory that Traefik watches.
+DECLARED = "/etc/traefik/declared"
+DYNAMIC = "/etc/traefik/dynamic"
+TLS = "/etc/shipshape/tls"
+SERVICE = "traefik.service"
+ACME = "acme"
+#: The file server behind Traefik, which serves no files itself.
+FILES = "shipshape-files"
+CHALLENGES = "shipshape-challenges"
+
+Row = dict[str, Any]
+Site = Mapping[str, Any]
+Settings = Mapping[str, Any]
+
+#: Mozilla's intermediate configuration in Go's names. Those of TLS 1.3 cannot be chosen.
+INTERMEDIATE = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+]
+COMPRESSED = [
+    "text/plain", "text/html", "text/css", "text/xml", "text/javascript", "application/javascript", "application/json",
+    "application/manifest+json", "application/xml", "application/rss+xml", "application/wasm", "image/svg+xml",
+]  # fmt: skip
+#: .git, .env and the like are nobody's business: no router takes them, and Traefik itself answers with 404. The second
+#: expression is what may be asked for below /.well-known/, which must not hide another such part.
+NO_DOTFILES = r"(!PathRegexp(`/\.`) || PathRegexp(`^/\.well-known(/[^./][^/]*)*/?$`))"
+#: Of two routes that match, the one with the higher priority is taken, then the one with the longer path.
+PRIORITY = 10
+APP_PRIORITY = 1000
+CORS_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+CORS_HEADERS = ["Authorization", "Content-Type"]
+SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _identifier(name: Any) -> str:
+    text = str(name)
+    # No '@', which in Traefik names the provider, and nothing that a file's name cannot have.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise AnsibleFilterError(
+            f"'{text}' is no name for a site: it becomes a file name, so use letters, digits, '.', '-' and '_'"
+        )
+    return text
+
+
+def _size(value: Any, where: str) -> int:
+    found = re.fullmatch(r"(\d+)([kmg]?)", str(value).strip().lower())
+    if not found:
+        raise AnsibleFilterError(f"{where}: '{value}' is no size; give a number such as 10m")
+    return int(found[1]) * SIZES[found[2]]
+
+
+def _quoted(text: str) -> str:
+    """A text in a router's rule."""
+    if "`" in text:
+        raise AnsibleFilterError(f"{text!r} holds a backtick, which a rule of Traefik cannot carry")
+    return f"`{text}`"
+
+
+def _hosts(names: Iterable[Any]) -> str:
+    return "(" + " || ".join(_host_rule(str(name)) for name in names) + ")"
+
+
+def _host_rule(name: str) -> str:
+    # Host() refuses an IPv6 address.
+    host = _host(name)
+    return f"HostRegexp(`^{re.escape(host)}$`)" if host.startswith("[") else f"Host({_quoted(host)})"
+
+
+def _host(name: Any) -> str:
+    text = str(name).strip("[]")
+    return f"[{text}]" if ":" in text else text
+
+
+def _below(path: str) -> str:
+    """The path itself and what is below it; PathPrefix alone would take /apis for /api."""
+    return f"(Path({_quoted(path)}) || PathPrefix({_quoted(path + '/')}))"
+
+
+def hsts_value(hsts: Mapping[str, Any]) -> str:
+    parts = [f"max-age={int(hsts['max_age'])}"]
+    parts += ["includeSubDomains"] if hsts.get("include_subdomains") else []
+    parts += ["preload"] if hsts.get("preload") else []
+    return "; ".join(parts)
+
+
+def _merged_headers(site: Site, defaults: Mapping[str, Any]) -> dict[str, str]:
+    """The site's own header replaces a default of the same name, whatever the case; an empty one removes it."""
+    merged: dict[str, tuple[str, str]] = {}
+    for name, value in (*defaults.items(), *(site.get("headers") or {}).items()):
+        if not re.fullmatch(r"[A-Za-z0-9-]+", str(name)):
+            raise AnsibleFilterError(f"site '{site['name']}': '{name}' is no name of an HTTP header")
+        merged[str(name).lower()] = (str(name), "" if value is None else str(value))
+    return {name: value for name, value in merged.values() if value}
+
+
+def traefik_static(settings: Settings) -> Row:
+    """The static file: what Traefik reads once, when it starts."""
+    # The droplet itself is one: a site of ours may pass a path on to another site of ours.
+    trusted = [str(address) for key in ("own_addresses", "trusted_proxies") for address in settings.get(key) or []]
+    # What clients claim in X-Forwarded-For and the like is removed, unless a proxy in front of us says it; so is
+    # X_Forwarded_For, which many applications cannot tell from it.
+    common: Row = {"aliasHeadersStrategy": "delete"}
+    forwarded: Row = {"forwardedHeaders": {"trustedIPs": trusted}} if trusted else {}
+    # A body may take as long as the longest request; a silent connection is closed as nginx closes it.
+    transport = {
+        "respondingTimeouts": {"readTimeout": "600s", "idleTimeout": "65s"},
+        "lifeCycle": {"graceTimeOut": f"{int(settings['drain_seconds'])}s"},
+    }
+    redirect = {"entryPoint": {"to": "websecure", "scheme": "https", "permanent": True, "priority": 1}}
+    static: Row = {
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "entryPoints": {
+            "web": {
+                "address": ":80",
+                "transport": transport,
+                **forwarded,
+                "http": {**common, "redirections": redirect},
+            },
+            "websecure": {"address": ":443", "transport": transport, **forwarded, "http": {**common, "tls": {}}},
+            "metrics": {"address": f"127.0.0.1:{int(settings['metrics_port'])}", "http": common},
+        },
+        "providers": {
+            # A switch of an app's colour acts at once, and not after the usual two seconds.
+            "providersThrottleDuration": "100ms",
+            "file": {"directory": DYNAMIC, "watch": True},
+        },
+        "log": {"level": "WARN", "format": "json"},
+        "accessLog": {
+            "filePath": "/var/log/traefik/access.log",
+            "format": "json",
+            # Cookies and passwords stay out of the log.
+            "fields": {"headers": {"defaultMode": "drop", "names": {"User-Agent": "keep", "Referer": "keep"}}},
+        },
+        "metrics": {"prometheus": {"entryPoint": "metrics", "addRoutersLabels": True}},
+    }
+    if settings.get("acme_email"):
+        acme: Row = {
+            "email": str(settings["acme_email"]),
+            "storage": "/var/lib/traefik/acme.json",
+            "keyType": "EC256",
+            "httpChallenge": {"entryPoint": "web"},
+        }
+        if settings.get("acme_directory"):
+            acme["caServer"] = str(settings["acme_directory"])
+        if settings.get("acme_ca_bundle"):
+            acme["caCertificates"] = [str(settings["acme_ca_bundle"])]
+        static["certificatesResolvers"] = {ACME: {"acme": acme}}
+    return static
+
+
+def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
+    """What all sites share: TLS, and middlewares that say the same everywhere."""
+    sites = list(sites)
+    on_address = any(_is_address(str(name)) for site in sites for name in site["domains"])
+    tls: Row = (
+        {"minVersion": "VersionTLS13"}
+        if settings["tls_policy"] == "modern"
+        else {"minVersion": "VersionTLS12", "cipherSuites": INTERMEDIATE}
+    )
+    # Whoever asks for an unknown name gets no answer. A client that connects to a bare address sends no name at all.
+    tls["sniStrict"] = not on_address
+    middlewares: Row = {
+        "shipshape-compress": {
+            "compress": {"encodings": ["br", "gzip"], "includedContentTypes": COMPRESSED, "minResponseBodyBytes": 1024}
+        }
+    }
+    http: Row = {"middlewares": middlewares}
+    sites_of_files = [site for site in sites if site.get("static")]
+    if sites_of_files or settings.get("acme_webroot"):
+        url = f"http://127.0.0.1:{int(settings['files_port'])}"
+        http["services"] = {FILES: {"loadBalancer": {"servers": [{"url": url}]}}}
+    if settings.get("acme_webroot"):
+        # Asked without the name in the request: for a challenge any name is right, also one that is no site yet.
+        http["services"][CHALLENGES] = {"loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}}
+        rule = "PathPrefix(`/.well-known/acme-challenge/`)"
+        http["routers"] = {CHALLENGES: {"entryPoints": ["web"], "rule": rule, "priority": 1000, "service": CHALLENGES}}
+    return {"tls": {"options": {"default": tls}}, "http": http}
+
+
+def traefik_service(name: str, addresses: Iterable[Any]) -> Row:
+    """The addresses of one app: all that a switch of its colour replaces."""
+    servers = [{"url": f"http://{address}"} for address in addresses]
+    balancer = {"servers": servers, "serversTransport": name, "passHostHeader": True}
+    return {"http": {"services": {name: {"loadBalancer": balancer}}}}
+
+
+def _transport(timeout: Any) -> Row:
+    return {
+        "forwardingTimeouts": {
+            "dialTimeout": "5s",
+            "responseHeaderTimeout": f"{int(timeout or 60)}s",
+            # Shorter than any application server's own (gunicorn 2 s, uvicorn and Node 5 s): a request must not meet a
+            # connection that the application is just closing.
+            "idleConnTimeout": "1s",
+        }
+    }
+
+
+def _rate_limit(limit: Mapping[str, Any], settings: Settings) -> Row:
+    """nginx lets one request and `burst` more come at once; Traefik's burst counts the first, too."""
+    row: Row = {"average": int(limit["per_minute"]), "period": "1m", "burst": int(limit.get("burst") or 0) + 1}
+    if trusted := [str(address) for address in settings.get("trusted_proxies") or []]:
+        row["sourceCriterion"] = {"ipStrategy": {"excludedIPs": trusted}}
+    return {"rateLimit": row}
+
+
+def _has_own_acme(site: Site, settings: Settings) -> bool:
+    """Whether Traefik gets the certificate by itself: of a site that names none, or the place where others put one."""
+    usual = f"{TLS}/{site['name']}/fullchain.pem"
+    given = site.get("self_signed") or str(site.get("certificate") or usual) != usual
+    return bool(settings.get("acme_email")) and not given
+
+
+def _priority(path: str = "", given: Any = None) -> int:
+    return int(given or PRIORITY) * 1000 + len(path)
+
+
+class _Site:
+    """One site on its way into routers, middlewares, services and transports."""
+
+    def __init__(self, site: Site, settings: Settings) -> None:
+        self.site, self.settings = site, settings
+        self.name = _identifier(site["name"])
+        kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
+        if len(kinds) != 1:
+            raise AnsibleFilterError(
+                f"site '{self.name}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
+            )
+        self.kind = kinds[0]
+        self.domains = [str(domain) for domain in site.get("domains") or []]
+        if not self.domains:
+            raise AnsibleFilterError(
+                f"site '{self.name}' has no domains: name at least one, or the droplet's address with self_signed: true"
+            )
+        self.routers: Row = {}
+        self.middlewares: Row = {}
+        self.services: Row = {}
+        self.transports: Row = {}
+
+    @property
+    def tls(self) -> Row:
+        return {"certResolver": ACME} if _has_own_acme(self.site, self.settings) else {}
+
+    def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
+        name = f"{self.name}-{part}"
+        self.routers[name] = {
+            "entryPoints": ["websecure"],
+            "rule": rule,
+            "priority": priority,
+            "middlewares": middlewares,
+            "service": service,
+            "tls": self.tls,
+        }
+
+    def middleware(self, part: str, value: Row) -> str:
+        name = f"{self.name}-{part}"
+        self.middlewares[name] = value
+        return name
+
+    def headers(self) -> str:
+        # Traefik knows no header that yields to the application's own: what is declared here replaces it.
+        response = _merged_headers(self.site, self.settings.get("headers") or {})
+        # A browser that once saw HSTS refuses the click past a self-signed certificate's warning. The empty value takes
+        # out what the application says: whether a browser must use TLS is decided where TLS ends.
+        hsts = bool(self.site.get("hsts", True)) and not self.site.get("self_signed")
+        response["Strict-Transport-Security"] = hsts_value(self.settings["hsts"]) if hsts else ""
+        response["Server"] = ""
+        headers: Row = {"customRequestHeaders": {"Forwarded": "", "Proxy": ""}, "customResponseHeaders": response}
+        if cors := self.site.get("cors"):
+            headers |= {
+                "accessControlAllowOriginList": [str(origin) for origin in cors["origins"]],
+                "accessControlAllowMethods": list(cors.get("methods") or CORS_METHODS),
+                "accessControlAllowHeaders": list(cors.get("headers") or CORS_HEADERS),
+                "accessControlMaxAge": 600,
+                "addVaryHeader": True,
+            }
+        return self.middleware("headers", {"headers": headers})
+
+    def redirects(self, headers: str) -> None:
+        names = self.site.get("redirect_domains") or []
+        if not names:
+            return
+        target = {"regex": r"^https?://[^/]+/(.*)$", "replacement": f"https://{_host(self.domains[0])}/${{1}}"}
+        redirect = self.middleware("redirect", {"redirectRegex": {**target, "permanent": True}})
+        self.router("redirect", _hosts(names), "noop@internal", [headers, redirect], _priority())
+
+    def location(self, number: int, location: Mapping[str, Any], before: list[str]) -> None:
+        path = str(location["path"])
+        parts = urlsplit(str(location["upstream"]))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise AnsibleFilterError(
+                f"site '{self.name}': the upstream of location '{path}' is '{location['upstream']}'; "
+                "give an address such as https://api.example.com"
+            )
+        if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+/?", path):
+            raise AnsibleFilterError(f"site '{self.name}': the location '{path}' must be a path below /, such as /api")
+        prefix = path.rstrip("/")
+        part = f"location-{number}"
+        chain = list(before)
+        if given := location.get("request_headers"):
+            named = {"customRequestHeaders": {str(name): str(value) for name, value in given.items()}}
+            chain.append(self.middleware(f"{part}-headers", {"headers": named}))
+        if location.get("strip"):
+            chain.append(self.middleware(f"{part}-strip", {"stripPrefix": {"prefixes": [prefix]}}))
+        if target := parts.path.rstrip("/"):
+            replaced = {"regex": f"^{re.escape(prefix)}(?:/(.*))?$", "replacement": f"{target}/$1"}
+            chain.append(self.middleware(part, {"replacePathRegex": replaced}))
+        name = self.elsewhere(part, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", location.get("timeout"))
+        rule = f"{_hosts(self.domains)} && {_below(prefix)} && {NO_DOTFILES}"
+        self.router(part, rule, name, chain, _priority(prefix, location.get("priority")))
+
+    def elsewhere(self, part: str, url: str, timeout: Any) -> str:
+        """A service on another host, asked by its own name, as is its certificate."""
+        name = f"{self.name}-{part}"
+        balancer = {"servers": [{"url": url}], "passHostHeader": False, "serversTransport": name}
+        self.services[name] = {"loadBalancer": balancer}
+        self.transports[name] = _transport(timeout)
+        return name
+
+    def route(self, before: list[str]) -> None:
+        route = self.site["route"]
+        name = self.elsewhere("route", str(route["upstream"]).rstrip("/"), route.get("timeout"))
+        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
+        self.router("route", rule, name, [*before, self.body(route)], APP_PRIORITY)
+
+    def body(self, part: Mapping[str, Any]) -> str:
+        size = _size(part.get("max_body_size") or self.settings["max_body_size"], f"site '{self.name}'")
+        return self.middleware("body", {"buffering": {"maxRequestBodyBytes": size, "disableResponseBuffer": True}})
+
+    def files(self, before: list[str]) -> None:
+        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
+        self.router("files", rule, FILES, [*before, self.body(self.site["static"])], APP_PRIORITY)
+
+    def proxy(self, before: list[str]) -> None:
+        proxy = self.site["proxy"]
+        self.transports[self.name] = _transport(proxy.get("timeout"))
+        # Only what did not reach the application is asked again, so that this is safe for any method.
+        chain = [*before, self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})]
+        body = self.body(proxy)
+        paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
+        hosts = _hosts(self.domains)
+        # What is buffered cannot become a WebSocket.
+        for number, path in enumerate(paths):
+            rule = f"{hosts} && HeaderRegexp(`Upgrade`, `(?i)^websocket$`) && {NO_DOTFILES}"
+            if path:
+                rule += f" && {_below(path)}"
+            self.router(f"websocket-{number}", rule, self.name, chain, _priority(path))
+        self.router("app", f"{hosts} && {NO_DOTFILES}", self.name, [*chain, body], APP_PRIORITY)
+
+    def dynamic(self) -> Row:
+        headers = self.headers()
+        self.redirects(headers)
+        chain = [headers]
+        if limit := self.site.get("rate_limit"):
+            chain.append(self.middleware("limit", _rate_limit(limit, self.settings)))
+        chain.append("shipshape-compress")
+        for number, location in enumerate(self.site.get("locations") or []):
+            self.location(number, location, chain)
+        if self.kind == "proxy":
+            self.proxy(chain)
+        elif self.kind == "route":
+            self.route(chain)
+        else:
+            self.files(chain)
+        parts = {
+            "routers": self.routers,
+            "middlewares": self.middlewares,
+            "services": self.services,
+            "serversTransports": self.transports,
+        }
+        # Traefik refuses an empty section.
+        return {"http": {name: part for name, part in parts.items() if part}}
+
+
+def traefik_site(site: Site, settings: Settings) -> Row:
+    """The dynamic configuration of one site, apart from the addresses of its app."""
+    return _Site(site, settings).dynamic()
+
+
+def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]:
+    """The certificates on the droplet's disk that Traefik shall show; not those that it gets by itself."""
+    rows = []
+    for site in sites:
+        name = _identifier(site["name"])
+        if _has_own_acme(site, settings):
+            continue
+        names = [str(domain) for domain in (*site["domains"], *(site.get("redirect_domains") or []))]
+        rows.append(
+            {
+                "name": name,
+                "certificate": str(site.get("certificate") or f"{TLS}/{name}/fullchain.pem"),
+                "key": str(site.get("certificate_key") or f"{TLS}/{name}/privkey.pem"),
+                "names": names,
+                # Shown to whoever sends no name: it connects to the bare address.
+                "default": any(_is_address(domain) for domain in names),
+            }
+        )
+    return rows
+
+
+def traefik_self_signed(sites: Iterable[Site], settings: Settings) -> list[Row]:
+    """The certificates that must exist before there is an authority's, for the module web_server."""
+    return [
+        {"certificate": row["certificate"], "key": row["key"], "names": row["names"]}
+        for row in traefik_certificates(sites, settings)
+    ]
+
+
+def to_text(value: Any) -> str:
+    return "# Written by Shipshape; local changes are lost.\n" + yaml.safe_dump(
+        json.loads(json.dumps(value)), sort_keys=False, width=160
+    )
+
+
+def _services(site: Site) -> dict[str, Row]:
+    """An app's addresses by the name of their file: one, or one for each colour."""
+    name, proxy = _identifier(site["name"]), site["proxy"]
+    if colours := proxy.get("colours"):
+        return {f"live-{name}.{colour}.yml": traefik_service(name, colours[colour]) for colour in ("blue", "green")}
+    return {f"live-{name}.yml": traefik_service(name, proxy["upstreams"])}
+
+
+def traefik_files(sites: Iterable[Site], settings: Settings) -> list[Row]:
+    """The declared files as entries for the module files."""
+    sites = list(sites)
+    texts = {"base.yml": to_text(traefik_base(sites, settings))}
+    for site in sites:
+        texts[f"site-{site['name']}.yml"] = to_text(traefik_site(site, settings))
+        if site.get("proxy"):
+            texts.update((name, to_text(service)) for name, service in _services(site).items())
+    rows = [
+        {key: row[key] for key in ("name", "certificate", "key", "default")}
+        for row in traefik_certificates(sites, settings)
+    ]
+    texts["certificates.json"] = json.dumps(rows, indent=1) + "\n"
+    return [
+        {"path": f"{DECLARED}/{name}", "content": text, "mode": "0640", "reload": SERVICE}
+        for name, text in texts.items()
+    ]
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "traefik_files": traefik_files,
+            "traefik_self_signed": traefik_self_signed,
+            "traefik_service": traefik_service,
+            "traefik_static": lambda settings: to_text(traefik_static(settings)),
+        }

@@ -1,0 +1,159 @@
+"""A live droplet goes from nginx to Traefik and back by one word of its inventory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.lab import settings
+from tests.site import system
+from tests.site.conftest import DOMAINS, MALAR
+from tests.site.system import PROJECT, System
+
+API = "https://api.malar-market-ledger.com"
+WEB = "https://malar-market-ledger.com"
+HOSTS = {"malar1": "10.77.0.48"}
+#: Headers that both proxies send. Those of an application are replaced by Traefik, and go before ours in nginx.
+ALIKE = (
+    "strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy", "permissions-policy",
+    "content-type", "cache-control",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What GitHub publishes of a release, next to the droplet: the program comes from a package of this environment."""
+    version = yaml.safe_load((PROJECT / "roles/traefik/defaults/main.yml").read_text())["traefik_version"]
+    folder = tmp_path_factory.mktemp("mirror")
+    archive = folder / f"traefik_v{version}_linux_amd64.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as bundle:
+        bundle.add(Path(sys.executable).with_name("traefik"), "traefik")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    (folder / f"traefik_v{version}_checksums.txt").write_text(f"{digest}  {archive.name}\n")
+    # This machine, as droplets see it.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        towards.connect((HOSTS["malar1"], 9))
+        gateway = towards.getsockname()[0]
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer((gateway, 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{gateway}:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def malar(tmp_path_factory: pytest.TempPathFactory, mirror: str) -> Iterator[System]:
+    system.start("traefik", HOSTS, DOMAINS)
+    folder = tmp_path_factory.mktemp("traefik")
+    one = System(MALAR, HOSTS, folder, system.bucket("shipshape-traefik"), DOMAINS, {"traefik_mirror": mirror})
+    run = one.play("site.yml")
+    assert run.code == 0, run.tail
+    yield one
+    system.stop("traefik", HOSTS)
+
+
+def serial(malar: System) -> str:
+    """Of the certificate that is served, verified by the authority's root alone."""
+    program = (PROJECT / "molecule/certbot/served.py", malar.hosts["malar1"], settings.CA_CERTIFICATE, DOMAINS[0])
+    words = [sys.executable, *map(str, program)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def what_a_visitor_sees(malar: System) -> list[object]:
+    pages = [f"{API}/health", f"{WEB}/", f"{WEB}/orders/1", f"{WEB}/sw.js", f"{WEB}/.env", f"{WEB}/missing.js"]
+    seen: list[object] = [serial(malar)]
+    for page in pages:
+        answer = malar.fetch(page)
+        headers = {name: answer.headers.get(name, "").lower() for name in ALIKE} if answer.status == 200 else {}
+        seen.append((page, answer.status, headers))
+    for page in (f"http://{DOMAINS[0]}/x?y", f"https://{DOMAINS[2]}/x?y"):
+        answer = malar.fetch(page)
+        seen.append((page, answer.status, answer.headers["location"]))
+    return seen
+
+
+class Visitor:
+    """Asks all the time, and remembers for how long nobody answered."""
+
+    def __init__(self, malar: System) -> None:
+        self.malar, self.gap, self.stop = malar, 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+
+    def ask(self) -> None:
+        last = time.monotonic()
+        while not self.stop.wait(0.05):
+            try:
+                well = self.malar.fetch(f"{API}/health").status == 200
+            except AssertionError:
+                well = False
+            if well:
+                self.gap = max(self.gap, time.monotonic() - last)
+                last = time.monotonic()
+
+    def __enter__(self) -> Visitor:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+@pytest.mark.parametrize(("proxy", "other"), [("traefik", "nginx"), ("nginx", "traefik")])
+def test_one_word_changes_the_proxy_and_nothing_that_a_visitor_sees(malar: System, proxy: str, other: str) -> None:
+    before = what_a_visitor_sees(malar)
+    malar.extra["proxy"] = proxy
+    with Visitor(malar) as visitor:
+        run = malar.play("site.yml", "--diff")
+    assert run.code == 0, run.tail
+    assert what_a_visitor_sees(malar) == before
+    print(f"nobody answered for {visitor.gap:.1f} s at most")
+    assert visitor.gap < 5
+    assert malar.ssh(f"systemctl is-active {proxy}; systemctl is-active {other} || true").split() == [
+        "active",
+        "inactive",
+    ]
+    assert malar.ssh("systemctl list-units --failed --plain --no-legend") == ""
+    again = malar.play("site.yml")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    verified = malar.play("playbooks/verify.yml")
+    assert verified.code == 0, verified.tail
+    jails = malar.ssh("fail2ban-client status")
+    assert f"{proxy}-probes" in jails and f"{other}-probes" not in jails
+
+
+def test_the_chosen_proxy_is_there_after_a_restart(malar: System) -> None:
+    malar.extra["proxy"] = "traefik"
+    run = malar.play("playbooks/proxy.yml")
+    assert run.code == 0, run.tail
+    subprocess.run([sys.executable, "-m", "tests.lab", "reboot", "shipshape-traefik-malar1"], cwd=PROJECT, check=True)
+    deadline = time.monotonic() + 60
+    while malar.fetch(f"{API}/health").status == 502:  # the application starts, too
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert malar.fetch(f"{API}/health").status == 200
+    assert malar.ssh("systemctl list-units --failed --plain --no-legend") == ""
+
+
+def test_the_log_of_traefik_leads_to_bans_as_that_of_nginx_does(malar: System) -> None:
+    run = malar.play("playbooks/hardening.yml")
+    assert run.code == 0, run.tail
+    for hole in ("/.env", "/wp-login.php", "/.git/config", "/phpmyadmin/", "/xmlrpc.php", "/cgi-bin/x"):
+        malar.ssh(f"curl -sk --interface lo -o /dev/null --resolve {DOMAINS[1]}:443:127.0.0.1 {WEB}{hole} || true")
+    # Its own address is never banned, but it is counted as found.
+    found = malar.ssh(
+        "fail2ban-regex --print-all-matched /var/log/traefik/access.log shipshape-traefik-probes | tail -n 40"
+    )
+    assert "/wp-login.php" in found and "127.0.0.1" in found, found
