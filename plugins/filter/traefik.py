@@ -441,8 +441,9 @@ def to_text(value: Any) -> str:
 def _services(site: Site) -> dict[str, Row]:
     """An app's addresses by the name of their file: one, or one for each colour."""
     name, proxy = _identifier(site["name"]), site["proxy"]
-    if colours := proxy.get("colours"):
-        return {f"live-{name}.{colour}.yml": traefik_service(name, colours[colour]) for colour in ("blue", "green")}
+    if green := proxy.get("green"):
+        colours = {"blue": proxy["upstreams"], "green": green["upstreams"]}
+        return {f"live-{name}.{colour}.yml": traefik_service(name, colours[colour]) for colour in colours}
     return {f"live-{name}.yml": traefik_service(name, proxy["upstreams"])}
 
 

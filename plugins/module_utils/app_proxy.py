@@ -13,9 +13,9 @@ import re
 import socket
 import ssl
 import time
-from typing import Any, Callable, Pattern
+from typing import Any, Callable, Pattern, Sequence
 
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, run
 
 LIVE = "/var/lib/shipshape/live"
 #: So often in a row the health path has to fail for an app to count as lost.
@@ -70,12 +70,45 @@ class Nginx:
     def switch(self, app: str, colour: str) -> bool:
         return lead(app, colour)
 
-    def upstream(self, app: str, colour: str) -> str:
+    def upstreams(self, app: str, colour: str) -> tuple[str, ...]:
         """How the log names the release that has answered."""
-        return '"upstream":"shipshape_{}_{}"'.format(re.sub(r"[^A-Za-z0-9]", "_", app), colour)
+        return ('"upstream":"shipshape_{}_{}"'.format(re.sub(r"[^A-Za-z0-9]", "_", app), colour),)
 
 
-PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx}
+class Traefik:
+    """Traefik takes up each file that appears; the program that puts it there looks for the record."""
+
+    log = "/var/log/traefik/access.log"
+    declared = "/etc/traefik/declared"
+    publish = ("shipshape-traefik", "publish")
+    status = re.compile(r'"DownstreamStatus":(\d+)')
+
+    def _declared(self, app: str, colour: str) -> str:
+        with open(os.path.join(self.declared, f"live-{app}.{colour}.yml"), encoding="utf-8") as stream:
+            return stream.read()
+
+    def unready(self, app: str) -> str:
+        try:
+            self._declared(app, "green")
+        except OSError:
+            return "Traefik does not know of two releases of this app; run site.yml --tags proxy first"
+        return ""
+
+    def switch(self, app: str, colour: str) -> bool:
+        changed = lead(app, colour)
+        # Also when the record was right: a run that was cut off may have come no further.
+        code, said = run(None, self.publish)
+        if code != 0:
+            raise AppError(app, "switch", f"`{' '.join(self.publish)}` failed: {said}")
+        return changed
+
+    def upstreams(self, app: str, colour: str) -> tuple[str, ...]:
+        """The log has the address that has answered, which no two releases share."""
+        addresses = re.findall(r"url: http://(\S+)", self._declared(app, colour))
+        return tuple(f'"ServiceAddr":"{address}"' for address in addresses)
+
+
+PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx, "traefik": Traefik}
 
 
 class Tail:
@@ -120,11 +153,12 @@ class Tail:
 class Tally:
     """The answers of one release."""
 
-    def __init__(self, mark: str, status: Pattern[str]) -> None:
-        self.mark, self.status, self.answers, self.errors = mark, status, 0, 0
+    def __init__(self, marks: Sequence[str], status: Pattern[str]) -> None:
+        self.marks, self.status, self.answers, self.errors = marks, status, 0, 0
 
     def take(self, line: str) -> None:
-        status = self.status.search(line) if self.mark in line and SMOKE not in line else None
+        ours = any(mark in line for mark in self.marks) and SMOKE not in line
+        status = self.status.search(line) if ours else None
         if status:
             self.answers += 1
             self.errors += status.group(1) >= "500"
@@ -179,7 +213,7 @@ def watch(
     begin()
     started = time.monotonic()
     failed: dict[str, str] = {}
-    tallies = {app["name"]: Tally(proxy.upstream(app["name"], app["to"]), proxy.status) for app in apps}
+    tallies = {app["name"]: Tally(proxy.upstreams(app["name"], app["to"]), proxy.status) for app in apps}
     silent = {app["name"]: 0 for app in apps}
     asked = 0.0
 

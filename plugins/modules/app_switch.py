@@ -18,7 +18,7 @@ options:
     type: list
     elements: dict
     required: true
-  proxy: {description: Which proxy it is., type: str, choices: [nginx], default: nginx}
+  proxy: {description: Which proxy it is., type: str, choices: [nginx, traefik], default: nginx}
   settle: {description: Only see to it that the proxy leads where it should., type: bool, default: false}
   percent: {description: The share of server errors above which a release is given up., type: float, default: 1.0}
   errors: {description: The number of them below which nothing is given up., type: int, default: 3}

@@ -344,6 +344,7 @@ WIRED = {
     "app_list": "apps",
     "app_hosts": "",
     "app_proxies": "",
+    "app_proxy": "`proxy`",
     "app_proxy_user": "",
     "app_webhook": "deploy_webhook",
     "app_break_lock": "",

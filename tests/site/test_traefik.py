@@ -89,6 +89,7 @@ class Visitor:
 
     def __init__(self, malar: System) -> None:
         self.malar, self.gap, self.stop = malar, 0.0, threading.Event()
+        self.answered, self.lost = 0, 0
         self.thread = threading.Thread(target=self.ask)
 
     def ask(self) -> None:
@@ -98,6 +99,8 @@ class Visitor:
                 well = self.malar.fetch(f"{API}/health").status == 200
             except AssertionError:
                 well = False
+            self.answered += well
+            self.lost += not well
             if well:
                 self.gap = max(self.gap, time.monotonic() - last)
                 last = time.monotonic()
@@ -132,6 +135,21 @@ def test_one_word_changes_the_proxy_and_nothing_that_a_visitor_sees(malar: Syste
     assert verified.code == 0, verified.tail
     jails = malar.ssh("fail2ban-client status")
     assert f"{proxy}-probes" in jails and f"{other}-probes" not in jails
+
+
+def test_behind_traefik_too_a_release_goes_live_and_is_taken_back_without_a_lost_request(malar: System) -> None:
+    malar.extra.update({"proxy": "traefik", "app_watch_seconds": 2})
+    assert malar.play("site.yml").code == 0
+    malar.extra["vault_malar_sentry_dsn"] = "https://another@sentry.test/1"
+    flag = "test -e /var/lib/shipshape/live/malar-api.green && echo green || echo blue"
+    with Visitor(malar) as visitor:
+        deployed = malar.play("playbooks/deploy.yml", "-e", "app=malar-api")
+        assert deployed.code == 0, deployed.tail
+        assert malar.ssh(flag) == "green"
+        back = malar.play("playbooks/rollback.yml", "-e", "app=malar-api")
+        assert back.code == 0, back.tail
+    assert malar.ssh(flag) == "blue"
+    assert visitor.answered > 50 and visitor.lost == 0, visitor.gap
 
 
 def test_the_chosen_proxy_is_there_after_a_restart(malar: System) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy, app_service
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
 
@@ -66,19 +67,19 @@ def test_a_log_is_read_from_now_on_and_over_a_rotation(tmp_path: Path) -> None:
     [(3, 1, False), (3, 3, True), (2, 2, False), (1000, 10, False), (1000, 11, True), (0, 0, False)],
 )
 def test_one_error_of_three_says_little_and_more_than_one_percent_much(answers: int, errors: int, bad: bool) -> None:
-    tally = app_proxy.Tally(MARK, app_proxy.Nginx.status)
+    tally = app_proxy.Tally((MARK,), app_proxy.Nginx.status)
     for number in range(answers):
         tally.take(line(502 if number < errors else 200))
     assert bool(tally.judge(1.0, 3)) is bad
 
 
 def test_answers_of_others_and_our_own_asking_do_not_count() -> None:
-    tally = app_proxy.Tally(MARK, app_proxy.Nginx.status)
+    tally = app_proxy.Tally((MARK,), app_proxy.Nginx.status)
     for other in (line(500, '"upstream":"shipshape_shop_blue"'), line(500, agent=app_proxy.SMOKE), "not json"):
         tally.take(other)
     tally.take(line(404))
     assert (tally.answers, tally.errors) == (1, 0)
-    assert app_proxy.Nginx().upstream("shop-api", "blue") == '"upstream":"shipshape_shop_api_blue"'
+    assert app_proxy.Nginx().upstreams("shop-api", "blue") == ('"upstream":"shipshape_shop_api_blue"',)
 
 
 def fare(
@@ -186,3 +187,26 @@ def test_a_site_without_a_second_release_is_as_simple_as_before(tmp_path: Path) 
     files = render_all({"nginx_sites": [site]})
     assert "shipshape_colour" not in files["/etc/nginx/shipshape/sites/api.conf"]
     assert "upstream shipshape_api {" in files["/etc/nginx/shipshape/upstreams/api.conf"]
+
+
+def test_traefik_follows_the_record_by_what_its_own_program_publishes(
+    monkeypatch: pytest.MonkeyPatch, live: Path, tmp_path: Path
+) -> None:
+    proxy = app_proxy.Traefik()
+    proxy.declared, proxy.publish = str(tmp_path / "declared"), ("sh", "-c", f"echo >> {tmp_path}/published")
+    assert "run site.yml --tags proxy first" in proxy.unready("shop")
+    (tmp_path / "declared").mkdir()
+    live.parent.parent.mkdir(exist_ok=True)
+    for colour, port in (("blue", 20010), ("green", 20011)):
+        service = {"loadBalancer": {"servers": [{"url": f"http://10.0.0.{host}:{port}"} for host in (1, 2)]}}
+        text = yaml.safe_dump({"http": {"services": {"shop": service}}})
+        (tmp_path / "declared" / f"live-shop.{colour}.yml").write_text(text)
+    assert proxy.unready("shop") == ""
+    assert proxy.upstreams("shop", "green") == ('"ServiceAddr":"10.0.0.1:20011"', '"ServiceAddr":"10.0.0.2:20011"')
+    assert proxy.switch("shop", "green") and app_proxy.colour_of("shop") == "green"
+    # A run that was cut off between the two has set the record, and nothing more.
+    assert not proxy.switch("shop", "green")
+    assert (tmp_path / "published").read_text() == "\n\n"
+    proxy.publish = ("sh", "-c", "echo the certificate cannot be read; exit 1")
+    with pytest.raises(AppError, match=r"shop: switch: .*the certificate cannot be read"):
+        proxy.switch("shop", "blue")

@@ -71,7 +71,7 @@ def test_one_machine_talks_over_the_loopback_and_opens_the_web_ports_alone() -> 
 def test_what_traefik_needs_beside_the_web_is_for_the_host_alone() -> None:
     planned = plan(APPS, ONE, "web1", "traefik")
     inside = [(row["name"], row["port"]) for row in planned["listens"] if row["addresses"] == ["127.0.0.1"]]
-    assert inside == [("traefik-metrics", 8082), ("traefik-files", 8081), ("malar-api", PORT)]
+    assert inside == [("traefik-metrics", 8082), ("traefik-files", 8081), ("malar-api", PORT), ("malar-api", PORT + 1)]
     nginx = plan(APPS, ONE, "web1")
     assert planned["hardening_contributed_firewall_rules"] == nginx["hardening_contributed_firewall_rules"]
     assert planned["nginx_sites"] == nginx["nginx_sites"]

@@ -47,7 +47,10 @@ EVERYTHING = [
     {
         "name": "coloured",
         "domains": ["c.test"],
-        "proxy": {"colours": {"blue": ["127.0.0.1:1"], "green": ["127.0.0.1:2"]}},
+        "proxy": {
+            "upstreams": ["127.0.0.1:1"],
+            "green": {"upstreams": ["127.0.0.1:2"], "flag": "/var/lib/shipshape/live/coloured.green"},
+        },
     },
     {"name": "web", "domains": ["web.test"], "static": {"root": "/srv/web", "spa": True, "max_body_size": "1m"}},
     {"name": "bare", "domains": ["203.0.113.7"], "self_signed": True, "proxy": {"upstreams": ["127.0.0.1:3"]}},
