@@ -58,7 +58,8 @@ def app_round(plans: Mapping[str, Plan], host: str, hosts: Iterable[str] = ()) -
     A proxy leads to one colour on all hosts of an app. So they act together: where one has something to do, the others
     start the release they have beside itself, and all switch at once.
     """
-    mine = plans[host]["apps"]
+    # A host that runs none of the apps has planned nothing.
+    mine = plans.get(host, {}).get("apps", {})
     rows: list[dict[str, Any]] = []
     settle: list[dict[str, str]] = []
     for name, facts in mine.items():

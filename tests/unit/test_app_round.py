@@ -32,6 +32,12 @@ def test_where_nothing_is_to_be_done_the_proxy_is_only_seen_to() -> None:
     assert made["settle"] == [{"name": "shop", "to": "green"}]
 
 
+def test_a_host_without_any_of_the_apps_has_nothing_to_do() -> None:
+    for nothing in ({}, {"changed": False, "skipped": True}):
+        made = filters.app_round({"web1": nothing, "app1": plans(app1=facts("deploy"))["app1"]}, "web1", ["app1"])
+        assert made == {"rows": [], "settle": [], "build": []}
+
+
 def test_a_first_release_is_blue_and_the_next_ones_take_turns() -> None:
     for live, colour in (("", "blue"), ("blue", "green"), ("green", "blue")):
         made = filters.app_round(plans(app1=facts("deploy", live)), "app1")
