@@ -69,7 +69,9 @@ def interpreter(app: str, account: Account) -> str:
 
 
 def _install(app: str, account: Account, venv: str, needs: Requirements, lock: int | None) -> None:
-    pip = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    # What is compiled may try out what it has made, and from a hardened droplet's /tmp no program starts.
+    pip = ["env", f"TMPDIR={venv}", os.path.join(venv, "bin", "python"), "-m", "pip", "install"]
+    pip += ["--no-input", "--disable-pip-version-check"]
     output = ""
     for attempt in range(ATTEMPTS):
         if attempt:
