@@ -48,6 +48,10 @@ def test_machines_are_kept_where_down_removes_them() -> None:
 @pytest.mark.parametrize(
     ("said", "loaded"),
     [
+        (
+            "-a always,exit -F dir=/var/lib/docker -F perm=wa -F key=docker",
+            "-a always,exit -S all -F dir=/var/lib/docker -F perm=wa -F key=docker",
+        ),
         ("-w /etc/sudoers.d/ -p wa -k scope", "-w /etc/sudoers.d -p wa -k scope"),
         (
             "-a always,exit -F arch=b64 -S chmod -S fchmod -F auid>=1000 -F auid!=unset -k perm_mod  # comment",

@@ -21,7 +21,8 @@ def canonical(line: str) -> frozenset[str] | None:
         if option == "-k":
             option, value = "-F", f"key={value}"
         if option == "-S":
-            found |= {f"-S {call}" for call in value.split(",")}
+            # A rule that names no call is listed with all of them.
+            found |= {f"-S {call}" for call in value.split(",") if call != "all"}
         elif option == "-a":
             found.add(f"-a {','.join(sorted(value.split(',')))}")
         elif option == "-p":

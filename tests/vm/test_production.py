@@ -55,7 +55,13 @@ def test_no_unit_has_failed(production: Operator) -> None:
 
 
 def test_apps_answer_over_https(production: Operator) -> None:
-    answer = fetch(f"https://api.{DOMAIN}/health", production.machine.address, {}, None)
+    deadline = time.monotonic() + 600
+    while True:
+        answer = fetch(f"https://api.{DOMAIN}/health", production.machine.address, {}, None)
+        # Emulated, it takes a while until it listens after a restart; nobody is led to it before.
+        if answer.status == 200 or time.monotonic() > deadline:
+            break
+        time.sleep(2)
     assert answer.status == 200, answer
 
 
