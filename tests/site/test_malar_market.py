@@ -150,7 +150,7 @@ def test_nothing_but_ssh_and_the_web_answers_from_outside(malar: System) -> None
 
 def test_every_service_of_ours_is_shut_in_or_says_why_not(malar: System) -> None:
     there = sandbox.own_services(malar.ssh)
-    assert {"shipshape-aide.service", "shipshape-docker-firewall.service", "malar-api.service"} <= set(there)
+    assert {"shipshape-aide.service", "shipshape-docker-firewall.service", "malar-api@blue.service"} <= set(there)
     assert sandbox.too_open(malar.ssh) == {}
 
 
