@@ -48,6 +48,8 @@ class Operator:
             # Emulated, a machine restarts its services in its own time.
             "hardening_revert_seconds": 300,
             "app_health_timeout": 600,
+            # What a container of the lab cannot show: its engine runs within another one.
+            "docker_userns_remap": True,
             **variables,
         }
         groups: dict[str, Any] = {group: {"hosts": {"vm": {}}} for group in ("proxy", "app", "database")}

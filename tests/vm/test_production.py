@@ -149,6 +149,12 @@ def test_second_run_changes_nothing(bare: Operator) -> None:
     say(f"second run: {seconds:.1f} s; ansible -m ping: {ping:.1f} s; ratio {seconds / ping:.1f}")
 
 
+def test_verify_finds_everything_as_declared(bare: Operator) -> None:
+    run = bare.play("playbooks/verify.yml")
+    assert run.code == 0, run.tail
+    assert run.count("changed") == 0, run.tail
+
+
 def test_auditors_give_an_opinion(bare: Operator) -> None:
     """What they say is printed; whether it is good enough, `make audit` decides."""
     excused = waivers.read(waivers.FILE, audit.AUDITORS, audit.IMAGES)
