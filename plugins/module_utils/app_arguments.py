@@ -6,6 +6,7 @@ import re
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import umask
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
 
 _URL_PASSWORD = re.compile(r"://([^/@]*)@")
@@ -43,6 +44,7 @@ def port_of(app: dict[str, Any], colour: str) -> int:
 
 def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]]) -> None:
     """Do the module's work; a failed step ends it with the message for the operator."""
+    umask.ordinary()
     apps = module.params.get("apps") or [module.params["app"]]
     for app in apps:
         for login in _URL_PASSWORD.findall(app["git"]):

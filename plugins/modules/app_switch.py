@@ -41,7 +41,7 @@ failures:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
 
 
@@ -56,6 +56,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    umask.ordinary()
     apps: list[dict[str, Any]] = [
         {"back": "", "domain": "", "health": "", **app, "watch": int(app.get("watch") or 0)}
         for app in module.params["apps"]

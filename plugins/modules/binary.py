@@ -73,7 +73,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions
+from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils.file_set import put_link
 
 #: Beside the program: the checksum of its archive. Written last, so that a half-made version has none.
@@ -251,6 +251,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    umask.ordinary()
     if not re.fullmatch(r"[A-Za-z0-9._+-]+", module.params["version"]):
         module.fail_json(msg="'{}' is no version".format(module.params["version"]))
     for key, value in module.params["checksums"].items():

@@ -83,7 +83,7 @@ import time
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import acme, file_set
+from ansible_collections.shipshape.droplet.plugins.module_utils import acme, file_set, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
 
 ATTEMPTS = 4
@@ -260,6 +260,7 @@ def main() -> None:
         port=dict(type="int", default=443),
     )
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    umask.ordinary()
     result = file_set.converge(module, file_set.declared(module))
     everything = [Wanted(module, spec) for spec in module.params["certificates"]]
     to_issue = [wanted for wanted in everything if wanted.action]

@@ -49,11 +49,12 @@ interrupted:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, umask
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=file_set.argument_spec(), supports_check_mode=True)
+    umask.ordinary()
     module.exit_json(**file_set.converge(module, file_set.declared(module)))
 
 

@@ -45,7 +45,7 @@ secret:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file
+from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file, umask
 
 
 def main() -> None:
@@ -57,6 +57,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    umask.ordinary()
     path, length = module.params["path"], module.params["length"]
     if not module.no_log:
         module.fail_json(msg="host_secret returns a secret: give its task `no_log: true`")

@@ -82,7 +82,7 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.shipshape.droplet.plugins.module_utils import apt
+from ansible_collections.shipshape.droplet.plugins.module_utils import apt, umask
 
 LISTS = "/var/lib/apt/lists"
 
@@ -243,6 +243,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    umask.ordinary()
     timeout = module.params["lock_timeout"]
     held = module.params["held"]
     states = apt.states(module, list(dict.fromkeys(module.params["names"] + held)))

@@ -85,7 +85,7 @@ import os
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, secret_file
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, secret_file, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError, settle
 
@@ -176,6 +176,7 @@ def apply(module: AnsibleModule, cluster: Cluster, actions: List[planning.Action
 
 def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    umask.ordinary()
     wanted = module.params
     databases, clients = wanted["databases"], wanted["clients"]
     # Copies: what is filled in here must not show up among the arguments, which -vvvv prints.

@@ -60,7 +60,7 @@ import tempfile
 from typing import Dict, List, Set
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import apt
+from ansible_collections.shipshape.droplet.plugins.module_utils import apt, umask
 
 SIMULATED = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+)")
 #: Who is logged in, or everybody who talks to everybody, would be cut off: these stay as they are until a reboot.
@@ -149,6 +149,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    umask.ordinary()
     timeout = module.params["lock_timeout"]
     held = apt.installed(module, module.params["held"])
     if module.check_mode:

@@ -101,7 +101,7 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import admins as accounts
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, host_keys, ufw, way_in
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, host_keys, ufw, umask, way_in
 
 PORT_FILE = "/etc/ssh/sshd_config.d/00-shipshape-port.conf"
 SOCKET_DIRECTORY = "/etc/systemd/system/ssh.socket.d"
@@ -293,6 +293,7 @@ def main() -> None:
         stage=dict(type="str", choices=["open", "close", "revert"], default="open"),
     )
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    umask.ordinary()
     # Whoever made it is gone: begin from what was confirmed last.
     if way_in.is_armed() and not module.check_mode:
         problem = way_in.revert(module)

@@ -89,7 +89,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import certificates as tls
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, owed_actions, self_signed
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, owed_actions, self_signed, umask
 
 
 def describe(spec: Dict[str, Any], found: Optional[tls.Certificate]) -> Dict[str, Any]:
@@ -147,6 +147,7 @@ def main() -> None:
         unit=dict(type="str", required=True),
     )
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    umask.ordinary()
     certificates = make_missing(module)
     if certificates["made"] and not module.check_mode:
         # Noted before it is done: a run cut off here is made good by the next, which finds all certificates in place.

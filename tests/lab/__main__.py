@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--address", default="", help=f"below 128 in {settings.SUBNET}; without it, a free one above")
     verb.add_argument("--alias", action="append", default=[], help="a domain that leads to this droplet; repeatable")
     verb.add_argument("--no-package-cache", action="store_true", help="download every package anew")
+    verb.add_argument("--umask", default="", help="what a login over SSH gets, as a hardened host has it (027)")
     verb.set_defaults(run=_droplet)
 
     verb = verbs.add_parser("reboot", help="restart a droplet and wait for it")
@@ -59,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _droplet(given: argparse.Namespace) -> None:
     cache = not given.no_package_cache
-    print(droplet.start(given.name, given.image, given.address, given.alias, package_cache=cache))
+    address = droplet.start(given.name, given.image, given.address, given.alias, package_cache=cache)
+    if given.umask:
+        droplet.set_umask(given.name, given.umask)
+    print(address)
 
 
 def main() -> int:

@@ -140,6 +140,12 @@ def first_boot_files() -> dict[str, tuple[bytes, int]]:
     return files
 
 
+def set_umask(name: str, umask: str) -> None:
+    """Of every login over SSH from now on."""
+    line = f"session required pam_umask.so umask={umask}"
+    docker("exec", name, "sh", "-euc", f"echo '{line}' >>/etc/pam.d/sshd")
+
+
 def address_of(name: str) -> str:
     details = inspect("container", name)
     if details is None:
