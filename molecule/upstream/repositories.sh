@@ -2,6 +2,8 @@
 # Makes /srv/upstream/{pgdg,docker,nginx} of the distribution's packages, with the names, versions and layout that the
 # three projects give to theirs, signed by one key, and serves them on 127.0.0.1:8090.
 set -euo pipefail
+# What is packed here is for everybody to read.
+umask 022
 release=$1
 root=/srv/upstream
 export DEBIAN_FRONTEND=noninteractive

@@ -15,15 +15,45 @@ options:
     required: true
     suboptions:
       name: {description: Name of the app and of its systemd unit., type: str, required: true}
-      type: {description: What kind of app it is., type: str, choices: [python, static], required: true}
+      type: {description: What kind of app it is., type: str, choices: [python, command, static], required: true}
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
       directory: {description: Where all its releases lie., type: path, required: true}
       git: {description: URL of its repository., type: str, required: true}
       version: {description: Branch, tag or commit., type: str, required: true}
       path: {description: The folder of the repository that is deployed., type: str, default: .}
+      build: {description: What makes the release out of the code., type: str, default: ""}
+      publish: {description: The folder of a static site that what was built lies in., type: str, default: ""}
       command: {description: What the service runs; C($PORT) and the like are expanded., type: str, default: ""}
       migrate: {description: What is run before the new release starts., type: str, default: ""}
-      health: {description: Path that answers 200 when the app is healthy., type: str, default: ""}
+      migrate_sql: {description: The folder of the code with SQL migrations., type: str, default: ""}
+      seed: {description: What is run once in the life of the app, type: str, default: ""}
+      hooks: {description: Commands by the moment of a deploy at which they are run., type: dict, default: {}}
+      shared: {description: Folders of the code that all releases share., type: list, elements: str, default: []}
+      processes:
+        description: What runs beside the process that answers requests, in the same release.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: Name of the process., type: str, required: true}
+          command: {description: What it runs., type: str, required: true}
+          count: {description: How many of it., type: int, default: 1}
+          stop_timeout: {description: Seconds it may take to end., type: int, default: 60}
+      cron:
+        description: What is run at times, in the live release.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: Name of the entry., type: str, required: true}
+          command: {description: What it runs., type: str, required: true}
+      health: {description: Path that answers when the app is healthy., type: str, default: ""}
+      health_status: {description: The status it then has., type: int, default: 200}
+      health_body: {description: A regular expression that is found in what it then says., type: str, default: ""}
+      health_timeout:
+        description: Seconds the app may take until it is healthy; 0 for the task's own value.
+        type: int
+        default: 0
       address: {description: Address the app listens on., type: str, default: 127.0.0.1}
       port: {description: Port the app listens on., type: int, default: 0}
       second_port:

@@ -12,7 +12,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES, cron_unit, process_unit
+
 App = Mapping[str, Any]
+
+#: What is a text, and empty when it is left out.
+TEXTS = ("build", "publish", "command", "migrate", "migrate_sql", "seed", "health")
 
 
 def _fingerprint(*values: Any) -> str:
@@ -36,9 +41,14 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "git": str(source["git"]),
             "version": str(version or source.get("version") or "main"),
             "path": str(source.get("path") or "."),
-            "command": str(app.get("command") or ""),
-            "migrate": str(app.get("migrate") or ""),
-            "health": str(app.get("health") or ""),
+            **{key: str(app.get(key) or "") for key in TEXTS},
+            "hooks": {str(moment): str(command) for moment, command in (app.get("hooks") or {}).items()},
+            "shared": [str(folder) for folder in app.get("shared") or []],
+            "processes": [_process(process) for process in app.get("processes") or []],
+            "cron": [{key: str(entry[key]) for key in ("name", "command")} for entry in app.get("cron") or []],
+            "health_status": int(app.get("health_status") or 200),
+            "health_body": str(app.get("health_body") or ""),
+            "health_timeout": int(app.get("health_timeout") or 0),
             "address": str(app.get("address") or "127.0.0.1"),
             "port": int(app.get("port") or 0),
             "second_port": int(app.get("second_port") or 0),
@@ -46,10 +56,30 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "watch_seconds": int(app["watch_seconds"]) if app.get("watch_seconds") is not None else -1,
             "keep_releases": int(app.get("keep_releases") or 5),
             # What makes a new release besides a new commit.
-            "settings_fingerprint": _fingerprint(app["type"], source.get("path") or ".", app.get("command") or ""),
+            "settings_fingerprint": _fingerprint(
+                app["type"], source.get("path") or ".", app.get("command") or "", *_scripts(app)
+            ),
             "environment_fingerprint": _fingerprint(_environment(app)),
         }
     return specs
+
+
+def _process(process: App) -> dict[str, Any]:
+    return {
+        "name": str(process["name"]),
+        "command": str(process["command"]),
+        "count": int(process.get("count") or 1),
+        "stop_timeout": int(process.get("stop_timeout") or 60),
+    }
+
+
+def _scripts(app: App) -> list[Any]:
+    """What else is written into a release, or makes it; nothing for an app that has none of it."""
+    commands = {key: app[key] for key in ("build", "publish", "hooks", "shared") if app.get(key)}
+    for key in ("processes", "cron"):
+        if app.get(key):
+            commands[key] = {entry["name"]: entry["command"] for entry in app[key]}
+    return [commands] if commands else []
 
 
 def app_environment(apps: Iterable[App], name: str) -> str:
@@ -58,23 +88,74 @@ def app_environment(apps: Iterable[App], name: str) -> str:
     return base64.b64encode(json.dumps(_environment(app)).encode()).decode()
 
 
-def app_units(specs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The systemd units as shipshape.droplet.files takes them."""
+def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
+    """One unit as shipshape.droplet.files takes it."""
+    unit = {
+        "unit": name.removesuffix(".service"),
+        "app": str(app["name"]),
+        "user": str(app.get("user") or app["name"]),
+        "directory": str(app.get("directory") or f"/srv/{app['name']}"),
+        "memory": str(app.get("memory") or ""),
+        "cpus": float(app.get("cpus") or 0),
+        **facts,
+    }
+    return {
+        "path": f"/etc/systemd/system/{name}",
+        "template": "app.service.j2",
+        "vars": {"__app_unit": unit},
+    }
+
+
+def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
+    """The systemd units of the apps, and their crontabs, as shipshape.droplet.files takes them."""
+    files: list[dict[str, Any]] = []
+    for app in apps:
+        if app["type"] not in PROCESS_TYPES:
+            continue
+        name, port = str(app["name"]), int(app.get("port") or 0)
+        for colour, listens in (("blue", port), ("green", int(app.get("second_port") or port))):
+            files.append(_unit(f"{name}@{colour}.service", app, link=colour, script="run", port=listens))
+            for process in app.get("processes") or []:
+                limits = {key: process[key] for key in ("memory", "cpus") if process.get(key)}
+                files += [
+                    _unit(
+                        process_unit(name, process["name"], number, colour),
+                        app,
+                        **limits,
+                        link=colour,
+                        script="process." + process["name"],
+                        beside=f"{name}@{colour}.service",
+                        stop_timeout=int(process.get("stop_timeout") or 60),
+                    )
+                    for number in range(1, int(process.get("count") or 1) + 1)
+                ]
+        lines = [f"# Written by Shipshape; local changes are lost. What these have done: journalctl -t {name}"]
+        for entry in app.get("cron") or []:
+            unit = cron_unit(name, entry["name"])
+            files.append(_unit(unit, app, link="current", script="cron." + entry["name"], once=True))
+            lines.append(f"{entry['schedule']} root systemctl start --no-block {unit}")
+        crontab = {"path": f"/etc/cron.d/shipshape-app-{name}"}
+        content = {"content": "\n".join([*lines, ""])} if len(lines) > 1 else {"state": "absent"}
+        files.append({**crontab, **content})
+    return files
+
+
+def app_prepares(spec: Mapping[str, Any]) -> bool:
+    """Whether an app has something to do to its data before a new release starts."""
+    return bool(
+        spec["migrate"]
+        or spec["migrate_sql"]
+        or spec["seed"]
+        or {"before_migrate", "after_migrate"} & set(spec["hooks"])
+    )
+
+
+def app_purges(apps: Iterable[App]) -> list[dict[str, str]]:
+    """Where units of processes and of lines of crontabs lie that an app may have had and has no more."""
     return [
-        {
-            "path": f"/etc/systemd/system/{name}@{colour}.service",
-            "template": "app.service.j2",
-            "vars": {
-                "__app_unit": {
-                    **{key: spec[key] for key in ("name", "user", "directory")},
-                    "colour": colour,
-                    "port": port,
-                }
-            },
-        }
-        for name, spec in specs.items()
-        if spec["type"] == "python"
-        for colour, port in (("blue", spec["port"]), ("green", spec["second_port"] or spec["port"]))
+        {"directory": "/etc/systemd/system", "pattern": f"{app['name']}.*.service"}
+        for app in apps
+        if app["type"] in PROCESS_TYPES
     ]
 
 
@@ -82,4 +163,10 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"app_specs": app_specs, "app_environment": app_environment, "app_units": app_units}
+        return {
+            "app_specs": app_specs,
+            "app_environment": app_environment,
+            "app_units": app_units,
+            "app_prepares": app_prepares,
+            "app_purges": app_purges,
+        }

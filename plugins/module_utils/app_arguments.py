@@ -8,6 +8,7 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import umask
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import TYPES
 
 _URL_PASSWORD = re.compile(r"://([^/@]*)@")
 
@@ -16,15 +17,41 @@ def app_options() -> dict[str, Any]:
     """The argument spec of one app; its documentation is the fragment of the same name."""
     return dict(
         name=dict(type="str", required=True),
-        type=dict(type="str", choices=["python", "static"], required=True),
+        type=dict(type="str", choices=list(TYPES), required=True),
         user=dict(type="str", required=True),
         directory=dict(type="path", required=True),
         git=dict(type="str", required=True),
         version=dict(type="str", required=True),
         path=dict(type="str", default="."),
+        build=dict(type="str", default=""),
+        publish=dict(type="str", default=""),
         command=dict(type="str", default=""),
         migrate=dict(type="str", default=""),
+        migrate_sql=dict(type="str", default=""),
+        seed=dict(type="str", default=""),
+        hooks=dict(type="dict", default={}),
+        shared=dict(type="list", elements="str", default=[]),
+        processes=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                name=dict(type="str", required=True),
+                command=dict(type="str", required=True),
+                count=dict(type="int", default=1),
+                stop_timeout=dict(type="int", default=60),
+            ),
+        ),
+        cron=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(name=dict(type="str", required=True), command=dict(type="str", required=True)),
+        ),
         health=dict(type="str", default=""),
+        health_status=dict(type="int", default=200),
+        health_body=dict(type="str", default=""),
+        health_timeout=dict(type="int", default=0),
         address=dict(type="str", default="127.0.0.1"),
         port=dict(type="int", default=0),
         second_port=dict(type="int", default=0),

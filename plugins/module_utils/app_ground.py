@@ -15,13 +15,14 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_system impor
     locked,
     run,
 )
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 VENDOR_UNITS = ("/usr/lib/systemd/system", "/lib/systemd/system")
 
 
 def check_name(app: dict[str, Any]) -> None:
     """Refuse to take over what belongs to a package or to a person."""
-    if app["type"] == "python":
+    if app["type"] in PROCESS_TYPES:
         for directory in VENDOR_UNITS:
             for unit in (app["name"] + ".service", app["name"] + "@.service"):
                 path = os.path.join(directory, unit)
@@ -74,6 +75,22 @@ def ensure_directory(path: str, mode: int, gid: int | None, check_mode: bool) ->
     return []
 
 
+def state_directory(app: str) -> str:
+    """What an app may write to, and what all its releases share."""
+    return f"/var/lib/shipshape/{app}"
+
+
+def ensure_own_directory(path: str, account: Account, check_mode: bool) -> list[str]:
+    """One in which the app's user may write."""
+    if os.path.isdir(path):
+        return []
+    if not check_mode:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, 0o750)
+        os.chown(path, account.uid, account.gid)
+    return [f"directory {path}"]
+
+
 def prepare(app: dict[str, Any], check_mode: bool, lock: Callable[[Store], None]) -> list[str]:
     """User, directories, the lock, and nothing half-made among the releases."""
     changes = ensure_account(app, check_mode)
@@ -84,6 +101,10 @@ def prepare(app: dict[str, Any], check_mode: bool, lock: Callable[[Store], None]
     folders = [store.directory, store.releases_directory] + ([store.venvs] if app["type"] == "python" else [])
     for folder in folders:
         changes += ensure_directory(folder, mode, group if account.exists else None, check_mode)
+    if app["build"] or {"before_build", "after_build"} & set(app["hooks"]):
+        changes += ensure_own_directory(store.cache, account, check_mode)
+    if app["shared"]:
+        changes += ensure_own_directory(state_directory(app["name"]), account, check_mode)
     if os.path.isdir(store.directory) and not check_mode:
         with locked(app["name"], store.directory, "lock"):
             lock(store)

@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_service
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import port_of
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import process_unit
 
 
 def environment_of(release: Release) -> dict[str, str]:
@@ -24,12 +25,14 @@ def environment_of(release: Release) -> dict[str, str]:
 def gate_for(app: dict[str, Any], unit: str, release: Release, colour: str, patience: int) -> app_service.Gate:
     """Where this very release answers: an older one may have another health path, and another single port."""
     address, port, path = app["address"], port_of(app, colour), app["health"]
+    status, body = app["health_status"], app["health_body"]
     wanted = (app["settings_fingerprint"], app["environment_fingerprint"])
     health = release.record.get("health") or {}
     if health and wanted != (release.record.get("settings"), release.record.get("environment")):
         address, path = health["address"], health["path"]
         port = port if app["second_port"] else health["port"]
-    return app_service.Gate(unit, address, port, path, patience)
+        status, body = int(health.get("status") or 200), str(health.get("body") or "")
+    return app_service.Gate(unit, address, port, path, app["health_timeout"] or patience, status, body)
 
 
 def log_of(unit: str, release: Release, since: float, health: str) -> str:
@@ -37,19 +40,55 @@ def log_of(unit: str, release: Release, since: float, health: str) -> str:
     return str(app_env.scrub(app_service.journal(unit, since, health), environment_of(release)))
 
 
-def stop(*units: str) -> None:
-    """Stop services, and keep them from starting at boot."""
+def others(app: dict[str, Any], colour: str, release: Release | None = None) -> list[str]:
+    """The units of the processes beside the one that answers requests; of a release, those that it knows."""
+    known = None if release is None else release.record.get("processes") or []
+    return [
+        process_unit(app["name"], process["name"], number, colour)
+        for process in app["processes"]
+        if known is None or process["name"] in known
+        for number in range(1, process["count"] + 1)
+    ]
+
+
+def stop(*units: str, patience: int = 0) -> None:
+    """Stop services, and keep them from starting at boot. Each has the time its unit gives it to finish its work."""
     if units:
         app_service.systemctl("disable", "--quiet", *units)
-        app_service.systemctl("stop", *units)
+        app_service.systemctl("stop", *units, timeout=patience + 180)
         app_service.systemctl("reset-failed", "--quiet", *units)
+
+
+def stop_colour(app: dict[str, Any], store: Store, colour: str) -> None:
+    """All that runs under a colour."""
+    stop(store.unit(colour), *others(app, colour), patience=_longest(app))
+
+
+def _longest(app: dict[str, Any]) -> int:
+    return max((int(process["stop_timeout"]) for process in app["processes"]), default=0)
+
+
+def start_others(app: dict[str, Any], store: Store, release: Release, colour: str, patience: int) -> tuple[str, str]:
+    """Have the processes beside the web one change over to a release. (Nothing or what is wrong, its last lines).
+
+    Those of the other colour end first, with time for what they are at: two schedulers would do everything twice.
+    """
+    began = time.time()
+    stop(*others(app, other(colour)), patience=_longest(app))
+    units = others(app, colour, release)
+    if not units:
+        return "", ""
+    app_service.systemctl("enable", "--quiet", *units)
+    code, said = app_service.systemctl("restart", *units)
+    unit, problem = (units[0], f"it does not start: {said}") if code != 0 else app_service.settled(units, patience)
+    return (f"{unit}: {problem}", log_of(unit, release, began, "")) if problem else ("", "")
 
 
 def start(app: dict[str, Any], store: Store, release: Release, colour: str, patience: int) -> tuple[str, str]:
     """Start a release under a colour that does not serve. (Nothing or what is wrong with it, its last lines)."""
     began = time.time()
     unit = store.unit(colour)
-    stop(unit)
+    stop_colour(app, store, colour)
     if not app["second_port"]:
         # Both would want the one port, and nobody can choose between them.
         app_service.systemctl("stop", *store.idle_units(), store.live_unit)
@@ -57,7 +96,7 @@ def start(app: dict[str, Any], store: Store, release: Release, colour: str, pati
     gate = gate_for(app, unit, release, colour, patience)
     problem = gate.start()
     if not problem:
-        return "", ""
+        return start_others(app, store, release, colour, gate.patience)
     return str(app_env.scrub(problem, environment_of(release))), log_of(unit, release, began, gate.path)
 
 
@@ -65,15 +104,23 @@ def give_up(app: dict[str, Any], store: Store, colour: str, patience: int) -> st
     """End what was started beside the live release, and say what serves."""
     live = store.release(store.healthy) or store.release(store.current)
     if store.colour == colour or live is None:
-        stop(*(store.unit(each) for each in COLOURS))
+        for each in COLOURS:
+            stop_colour(app, store, each)
         store.point(colour, "")
         return "there is no earlier release, so the app is stopped"
-    stop(store.unit(colour))
+    stop_colour(app, store, colour)
     store.point(colour, "")
     unit = store.live_unit
-    if app_service.is_up(app_service.show([unit]).get(unit)):
+    units = [unit, *others(app, store.colour, live)]
+    states = app_service.show(units)
+    if all(app_service.is_up(states.get(each)) for each in units):
         return f"release {live.id} goes on serving"
-    problem = gate_for(app, unit, live, store.colour, patience).start()
+    problem = ""
+    if not app_service.is_up(states.get(unit)):
+        problem = gate_for(app, unit, live, store.colour, patience).start()
+    elif not start_others(app, store, live, store.colour, patience)[0]:
+        return f"release {live.id} goes on serving"
+    problem = problem or start_others(app, store, live, store.colour, patience)[0]
     if problem:
         return f"release {live.id} was started again but is not healthy either: {problem}"
     return f"release {live.id} was started again and is serving"
@@ -83,13 +130,14 @@ def settle(app: dict[str, Any], store: Store, release: Release, colour: str, pat
     """Make a release that serves already the live one for good, and end the one before. Says what had to be cut off."""
     before = store.colour
     units = [unit for unit in [store.unit(other(colour)), store.single_unit if store.single else ""] if unit]
+    units += others(app, other(colour))
     store.switch(release.id)
-    store.confirm(release.id, colour)
+    store.confirm(release.id, colour, others(app, colour, release))
     app_service.systemctl("disable", "--quiet", *units)
     cut = 0
     if before and before != colour and app["second_port"]:
         cut = app_service.drain(port_of(app, before), patience)
-    stop(*units)
+    stop(*units, patience=_longest(app))
     if store.single:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(store.units, store.single_unit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from typing import Sequence
 
@@ -75,8 +76,8 @@ def is_up(state: dict[str, str] | None) -> bool:
     return bool(state) and state.get("ActiveState") == "active" and state.get("SubState") == "running"  # type: ignore[union-attr]
 
 
-def systemctl(*arguments: str) -> tuple[int, str]:
-    result: tuple[int, str] = run(None, ["systemctl", "--no-ask-password", *arguments], timeout=180)
+def systemctl(*arguments: str, timeout: int = 180) -> tuple[int, str]:
+    result: tuple[int, str] = run(None, ["systemctl", "--no-ask-password", *arguments], timeout=timeout)
     return result
 
 
@@ -96,18 +97,21 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def probe(address: str, port: int, path: str, patience: float = 5.0) -> str:
-    """What a GET answers: nothing when it is 200, otherwise what came instead."""
+def probe(address: str, port: int, path: str, patience: float = 5.0, status: int = 200, body: str = "") -> str:
+    """What a GET answers: nothing when it has that status and that text is found in it, otherwise what came instead."""
     connection = http.client.HTTPConnection(address, port, timeout=patience)
     try:
         connection.request("GET", path, headers={"User-Agent": "shipshape-health", "Connection": "close"})
         answer = connection.getresponse()
-        body = one_line(answer.read(300).decode("utf-8", "replace"))
+        said = answer.read(65536).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         return one_line(str(error)) or type(error).__name__
     finally:
         connection.close()
-    return "" if answer.status == 200 else f"HTTP {answer.status} {body}"
+    shown = one_line(said[:300])
+    if answer.status != status:
+        return f"HTTP {answer.status} {shown}"
+    return "" if re.search(body, said) else f"HTTP {answer.status}, but nothing that matches {body!r} in: {shown}"
 
 
 def connections(port: int, tables: Sequence[str] = ("/proc/net/tcp", "/proc/net/tcp6")) -> int:
@@ -139,8 +143,11 @@ def drain(port: int, limit: float) -> int:
 class Gate:
     """Waits until a service that was just started is healthy, or until it is plain that it will not be."""
 
-    def __init__(self, unit: str, address: str, port: int, path: str, patience: int) -> None:
+    def __init__(
+        self, unit: str, address: str, port: int, path: str, patience: int, status: int = 200, body: str = ""
+    ) -> None:
         self.unit, self.address, self.port, self.path, self.patience = unit, address, port, path, patience
+        self.status, self.body = status, body
 
     @property
     def url(self) -> str:
@@ -173,7 +180,7 @@ class Gate:
                 return "it ended again and again"
             if self.path:
                 # Asked between two looks at the process: an answer counts when it was this service that could give it.
-                problem = probe(self.address, self.port, self.path)
+                problem = probe(self.address, self.port, self.path, status=self.status, body=self.body)
                 again = show([self.unit]).get(self.unit, {})
                 if not problem and is_up(again) and again["MainPID"] == state.get("MainPID"):
                     return ""
@@ -184,6 +191,27 @@ class Gate:
                 asked = f"GET {self.url}: {problem}" if self.path else "it did not stay up"
                 return f"it is not healthy after {self.patience} seconds ({asked})"
             time.sleep(0.25 if time.monotonic() - began < 5 else 1)
+
+
+def settled(units: Sequence[str], patience: float) -> tuple[str, str]:
+    """Wait until all of these services, just started, have stayed up. (The unit that has not, what it does instead)."""
+    began = time.monotonic()
+    since: dict[str, tuple[str, float]] = {}
+    while True:
+        states = show(units)
+        for unit in units:
+            state = states.get(unit, {})
+            if int(state.get("NRestarts") or 0) >= HOPELESS or state.get("ActiveState") == "failed":
+                return unit, "it ended again and again"
+            main = state.get("MainPID", "") if is_up(state) else ""
+            if not main or since.get(unit, ("", 0.0))[0] != main:
+                since[unit] = (main, time.monotonic())
+        restless = [unit for unit, (main, at) in since.items() if not main or time.monotonic() - at < SETTLED]
+        if not restless:
+            return "", ""
+        if time.monotonic() - began > patience:
+            return restless[0], f"it did not stay up within {int(patience)} seconds"
+        time.sleep(0.25)
 
 
 def run_once(unit: str, account: str, directory: str, environment_file: str, state: str, script: str, patience: int,

@@ -1,8 +1,10 @@
 """The releases of one app on a droplet: where they lie, what is known of them, which one is live.
 
 /srv/<app>/repository            bare mirror of the app's git repository
+/srv/<app>/cache/                what builds keep for the next one; home of the app's user while it builds
 /srv/<app>/venvs/<key>/          a virtualenv, shared by the releases with the same requirements; <key>.json: complete
-/srv/<app>/releases/<id>/        src or public, env, run, migrate, venv, release.json (written last: no half releases)
+/srv/<app>/releases/<id>/        src or public, env, venv, scripts (run, migrate, seed, process.*, cron.*, hook.*), and
+                                 release.json (written last: no half releases)
 /srv/<app>/current               link to the live release
 /srv/<app>/blue, green           of an app with a process: link to the release that runs under that colour's unit
 /srv/<app>/activation.json       the release that was last found healthy, its colour, and the unit it ran under
@@ -17,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from typing import Any
+from typing import Any, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, read_record, write_record
 
@@ -79,6 +81,7 @@ class Store:
         self.releases_directory = os.path.join(directory, "releases")
         self.repository = os.path.join(directory, "repository")
         self.venvs = os.path.join(directory, "venvs")
+        self.cache = os.path.join(directory, "cache")
         self.current_link = os.path.join(directory, "current")
         self.activation_path = os.path.join(directory, "activation.json")
         self.planned_path = os.path.join(directory, "planned.json")
@@ -205,20 +208,23 @@ class Store:
             return "unfinished"
         return "rolled back" if release.rolled_back else "kept"
 
-    def unit_digest(self, colour: str) -> str:
-        """Fingerprint of a colour's unit as it is on disk."""
+    def unit_digest(self, colour: str, others: Sequence[str] = ()) -> str:
+        """Fingerprint of a colour's unit, and of those of its other processes, as they are on disk."""
+        digest = hashlib.sha256()
         try:
-            with open(os.path.join(self.units, self.unit(colour)), "rb") as stream:
-                return hashlib.sha256(stream.read()).hexdigest()
+            for unit in (self.unit(colour), *others):
+                with open(os.path.join(self.units, unit), "rb") as stream:
+                    digest.update(stream.read())
         except FileNotFoundError:
             return ""
+        return digest.hexdigest()
 
-    def confirm(self, name: str, colour: str = "") -> None:
+    def confirm(self, name: str, colour: str = "", others: Sequence[str] = ()) -> None:
         """This release is live and healthy, under that colour if it has a process."""
         release = self.release(name)
         if release is not None:
             release.note(activated=release.activated or now(), rolled_back="")
-        unit = self.unit_digest(colour) if colour else ""
+        unit = self.unit_digest(colour, others) if colour else ""
         write_record(self.activation_path, {"release": name, "colour": colour, "unit": unit, "at": now()})
 
     def plan(self, name: str) -> None:

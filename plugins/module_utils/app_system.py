@@ -10,7 +10,7 @@ import os
 import pwd
 import subprocess
 import time
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 #: What of the caller's environment a build may see: proxies and package indexes, set by `environment:` in a play.
 INHERITED = ("PIP_", "UV_", "GIT_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -63,13 +63,16 @@ def run(
     cwd: str = "/",
     timeout: int = 900,
     lock: int | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Run a command as that user (or as root) and return its exit status and all it said.
+
+    What it finds in its environment beside the little that every command does is `extra`.
 
     The lock is handed on to the command: should this process be killed, the app stays locked until the command ends.
     """
     full = list(command) if account is None else as_user(account, command)
-    env = dict(os.environ, LC_ALL="C.UTF-8") if account is None else environment(account)
+    env = dict(os.environ, LC_ALL="C.UTF-8") if account is None else {**environment(account), **(extra or {})}
     try:
         done = subprocess.run(
             full,

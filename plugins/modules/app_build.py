@@ -9,8 +9,9 @@ short_description: Build a release of an app beside the one that serves
 version_added: 0.1.0
 description:
   - Fetches the commit as the app's user and exports its folder into a directory of its own. A python app gets a
-    virtualenv (shared by all its releases with the same requirements), its environment file and its start script; a
-    static one becomes root's and readable by all.
+    virtualenv (shared by all its releases with the same requirements). What C(build) says is run there with the app's
+    environment. An app with a process gets its environment file and its scripts; a static one becomes root's and
+    readable by all.
   - Nothing that serves is touched. A build that fails leaves nothing behind.
 extends_documentation_fragment: [shipshape.droplet.app]
 options:
@@ -43,6 +44,7 @@ import base64
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import stat
 from typing import Any
@@ -51,25 +53,38 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import state_directory
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_python import ensure_venv
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
     Account,
     AppError,
+    last_lines,
     locked,
     run,
     write_file,
     write_record,
 )
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import SQL_PROGRAM
 
 SCRIPT = """#!/bin/sh
 # Written by Shipshape for release {release}.
 set -eu
-PATH={path}/venv/bin:$PATH
-VIRTUAL_ENV={path}/venv
-export PATH VIRTUAL_ENV
+{setting}
+SHIPSHAPE_RELEASE={release} SHIPSHAPE_COMMIT={commit}
+export PATH SHIPSHAPE_RELEASE SHIPSHAPE_COMMIT
 {command}
 """
+#: Where the programs of a release lie.
+SETTINGS = {
+    "python": "PATH={path}/venv/bin:$PATH VIRTUAL_ENV={path}/venv\nexport VIRTUAL_ENV",
+    "command": "PATH={path}/src/node_modules/.bin:$PATH",
+    "static": "PATH={path}/src/node_modules/.bin:$PATH",
+}
+
+
+#: Seconds after which a build is stopped.
+BUILD_TIMEOUT = 3600
 
 
 def owned_directory(path: str, account: Account) -> None:
@@ -77,19 +92,93 @@ def owned_directory(path: str, account: Account) -> None:
     os.chown(path, account.uid, account.gid)
 
 
-def build_python(app: dict[str, Any], store: Store, account: Account, path: str, commit: str, lock: int) -> str:
-    """Everything a python release is started from; returns the key of its virtualenv."""
-    source = os.path.join(path, "src")
-    key, _made = ensure_venv(store, account, source, commit, lock)
-    os.symlink(os.path.join("..", "..", "venvs", key), os.path.join(path, "venv"))
-    # The service cannot write here. A file that does not compile may be for another Python and never be imported.
-    run(account, ["python3", "-m", "compileall", "-q", source], lock=lock)
-    commands = {"run": "exec " + app["command"], "migrate": app["migrate"]}
-    for name, command in commands.items():
-        if command:
-            script = SCRIPT.format(release=os.path.basename(path), path=path, command=command)
-            write_file(os.path.join(path, name), script, 0o750, 0, account.gid)
-    return str(key)
+class Builder:
+    """What one release is made with."""
+
+    def __init__(
+        self, app: dict[str, Any], store: Store, path: str, commit: str, environment: dict[str, str], lock: int
+    ) -> None:
+        self.app, self.store, self.path, self.commit, self.lock = app, store, path, commit, lock
+        self.account, self.environment = Account(app["user"]), environment
+        self.source = os.path.join(path, "src")
+
+    def venv(self) -> str:
+        """The virtualenv; returns its key."""
+        key, _made = ensure_venv(self.store, self.account, self.source, self.commit, self.lock)
+        os.symlink(os.path.join("..", "..", "venvs", key), os.path.join(self.path, "venv"))
+        return str(key)
+
+    def compile(self) -> None:
+        # The service cannot write here. A file that does not compile may be for another Python and never be imported.
+        run(self.account, ["python3", "-m", "compileall", "-q", self.source], lock=self.lock)
+
+    def write_scripts(self) -> None:
+        """What the units and the steps to come run, each for itself."""
+        app = self.app
+        commands = {"run": app["command"] and "exec " + app["command"]}
+        commands.update({name: app[name] for name in ("build", "migrate", "seed")})
+        if app["migrate_sql"]:
+            folder = shlex.quote(app["migrate_sql"])
+            commands["migrate"] = f"exec python3 {SQL_PROGRAM} up {folder} {os.path.basename(self.path)}"
+            commands["unmigrate"] = f"exec python3 {SQL_PROGRAM} down {folder}"
+        commands.update({"process." + each["name"]: "exec " + each["command"] for each in app["processes"]})
+        commands.update({"cron." + each["name"]: each["command"] for each in app["cron"]})
+        commands.update({"hook." + moment: command for moment, command in app["hooks"].items()})
+        setting = SETTINGS[app["type"]].format(path=self.path)
+        release = os.path.basename(self.path)
+        for name, command in commands.items():
+            if command:
+                text = SCRIPT.format(release=release, commit=self.commit, setting=setting, command=command)
+                write_file(os.path.join(self.path, name), text, 0o750, 0, self.account.gid)
+
+    def share(self) -> None:
+        """Put links to what all releases have in common in the place of folders of the code."""
+        for name in self.app["shared"]:
+            kept = os.path.join(state_directory(self.app["name"]), name)
+            run(self.account, ["mkdir", "-p", "--", kept])
+            link = os.path.join(self.source, name)
+            folder = os.path.dirname(name)
+            inside = os.path.normpath(os.path.join(os.path.realpath(self.source), folder))
+            if os.path.realpath(os.path.join(self.source, folder)) != inside:
+                raise AppError(self.app["name"], "shared", f"the folder that {name} is in is a link in the code")
+            if os.path.isdir(link) and not os.path.islink(link):
+                shutil.rmtree(link)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+            run(self.account, ["mkdir", "-p", "--", os.path.dirname(link)])
+            os.symlink(kept, link)
+
+    def work(self) -> None:
+        """Run what makes the release out of the code, as the app's user, with the app's environment."""
+        for step in ("hook.before_build", "build", "hook.after_build"):
+            script = os.path.join(self.path, step)
+            if not os.path.exists(script):
+                continue
+            extra = {**self.environment, "HOME": self.store.cache, "TMPDIR": self.store.cache}
+            code, said = run(
+                self.account, [script], cwd=self.source, timeout=BUILD_TIMEOUT, lock=self.lock, extra=extra
+            )
+            if code != 0:
+                command = self.app["build"] if step == "build" else self.app["hooks"][step.partition(".")[2]]
+                said = last_lines(app_env.scrub(said, self.environment))
+                raise AppError(self.app["name"], "build", f"`{command}` failed (exit {code}). Its last lines:\n{said}")
+
+    def publish(self) -> None:
+        """Of a static site that was built, keep what is shown."""
+        folder = os.path.join(self.source, self.app["publish"])
+        if not os.path.realpath(folder).startswith(os.path.realpath(self.source)) or not os.path.isdir(folder):
+            raise AppError(
+                self.app["name"],
+                "build",
+                "`{}` made no folder {}; say in `publish` where it puts the site".format(
+                    self.app["build"], self.app["publish"]
+                ),
+            )
+        os.rename(os.path.realpath(folder), os.path.join(self.path, "public"))
+        shutil.rmtree(self.source, ignore_errors=True)
+        for name in ("build", "hook.before_build", "hook.after_build"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, name))
 
 
 def build_static(app: dict[str, Any], path: str) -> None:
@@ -121,18 +210,29 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
             raise AppError(app["name"], "fetch", f"commit {commit} is on no branch and no tag of {shown}")
 
     static = app["type"] == "static"
+    values: dict[str, str] = json.loads(base64.b64decode(module.params["environment"] or "e30="))
+    builder = Builder(app, store, path, commit, values, lock)
     os.mkdir(path, 0o755 if static else 0o750)
     os.chown(path, 0, 0 if static else account.gid)
     try:
-        target = os.path.join(path, "public" if static else "src")
+        target = os.path.join(path, "public" if static and not app["build"] else "src")
         owned_directory(target, account)
+        if static and app["build"]:
+            # Until it is built, the app's user works here; then it is root's, and everybody reads it.
+            os.chmod(path, 0o755)
         mirror.export(commit, app["path"], target)
-        venv = ""
+        venv = builder.venv() if app["type"] == "python" else ""
+        if not static or app["build"]:
+            builder.write_scripts()
+            builder.share()
+            builder.work()
         if static:
+            if app["build"]:
+                builder.publish()
             build_static(app, path)
         else:
-            venv = build_python(app, store, account, path, commit, lock)
-            values = json.loads(base64.b64decode(module.params["environment"] or "e30="))
+            if app["type"] == "python":
+                builder.compile()
             write_file(os.path.join(path, "env"), app_env.to_file(values), 0o600, account.uid, account.gid)
         record = dict(
             app=app["name"],
@@ -142,7 +242,15 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
             folder=app["path"],
             settings=app["settings_fingerprint"],
             environment=app["environment_fingerprint"],
-            health={"address": app["address"], "port": app["port"], "path": app["health"]},
+            health={
+                "address": app["address"],
+                "port": app["port"],
+                "path": app["health"],
+                "status": app["health_status"],
+                "body": app["health_body"],
+            },
+            processes=[process["name"] for process in app["processes"]],
+            hooks=app["hooks"],
             venv=venv,
             created=now(),
             by=module.params["by"],

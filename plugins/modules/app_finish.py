@@ -52,6 +52,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_env,
+    app_hook,
     app_lock,
     app_process,
     app_trail,
@@ -59,6 +60,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import (
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, locked
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 
 def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> tuple[str, list[str]]:
@@ -67,7 +69,7 @@ def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str
     if before is not None:
         before.note(rolled_back=now())
     said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
-    if app["type"] == "static":
+    if app["type"] not in PROCESS_TYPES:
         store.switch(release.id)
         store.confirm(release.id)
     else:
@@ -75,7 +77,12 @@ def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str
         said += f"; {cut}" if cut else ""
     for left in store.leftovers():
         left.remove()
-    return said, store.prune(app["keep_releases"])
+    removed = store.prune(app["keep_releases"])
+    # The proxies lead to it and it serves well: whatever this says, there is no reason to go back.
+    problem = app_hook.run(app, release, "after_switch")
+    if problem:
+        raise AppError(app["name"], "after_switch", f"{said}, but {problem}")
+    return said, removed
 
 
 def take_back(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any], why: str) -> str:
@@ -93,7 +100,7 @@ def take_back(module: AnsibleModule, app: dict[str, Any], store: Store, row: dic
 
 def abandon(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> None:
     """Take away what was prepared; what serves is not touched, or starts again where it had to make room."""
-    if app["type"] != "static":
+    if app["type"] in PROCESS_TYPES:
         app_process.give_up(app, store, row["colour"], module.params["timeout"])
     release = store.release(row["release"])
     if release is not None and not release.activated and release.id != store.current:

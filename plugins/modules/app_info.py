@@ -42,6 +42,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import app_servi
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import FULL_COMMIT
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 SHOWN = ("version", "commit", "created", "by", "activated", "rolled_back")
 
@@ -67,7 +68,7 @@ def as_table(name: str, rows: list[dict[str, str]], service: str) -> list[str]:
 def work(module: AnsibleModule) -> dict[str, Any]:
     apps: list[dict[str, Any]] = module.params["apps"]
     stores = {app["name"]: Store(app["name"], app["directory"]) for app in apps}
-    states = app_service.show([stores[app["name"]].live_unit for app in apps if app["type"] == "python"])
+    states = app_service.show([stores[app["name"]].live_unit for app in apps if app["type"] in PROCESS_TYPES])
     found: dict[str, list[dict[str, str]]] = {}
     table: list[str] = []
     for app in apps:

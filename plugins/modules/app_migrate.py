@@ -9,12 +9,16 @@ short_description: Run the migration of a new release while the old one serves
 version_added: 0.1.0
 description:
   - Runs the release's C(migrate) script to its end as a transient systemd unit, with the user, environment, folder and
-    sandbox of the service.
+    sandbox of the service, and the hooks before and after it. Then, once in the life of the app, its C(seed).
   - When it fails, the new release is removed and the old one goes on serving.
 extends_documentation_fragment: [shipshape.droplet.app]
 options:
   release: {description: Id of the new release., type: str, required: true}
   timeout: {description: Seconds after which a migration is stopped., type: int, default: 900}
+  undo:
+    description: Take back instead what SQL migrations have done that the release does not know.
+    type: bool
+    default: false
 author: Shipshape (@shipshape)
 """
 
@@ -33,10 +37,18 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_lock, app_service, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_hook, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, last_lines, locked
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release, Store, now
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
+    AppError,
+    last_lines,
+    locked,
+    write_record,
+)
+
+#: By app, that its seed was sown. It is kept with what a droplet is rebuilt from, as the data is.
+SEEDED = "/etc/shipshape/seeded"
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
@@ -49,30 +61,56 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         release = store.release(name)
         if release is None:
             raise AppError(app["name"], "migrate", f"release {name} is gone: another run removed it; run again")
-        with open(os.path.join(release.path, "env"), encoding="utf-8") as stream:
-            environment = app_env.from_file(stream.read())
-        code, output = app_service.run_once(
-            unit=app["name"] + "-migrate.service",
-            account=app["user"],
-            directory=os.path.join(release.path, "src"),
-            environment_file=os.path.join(release.path, "env"),
-            state="shipshape/" + app["name"],
-            script=os.path.join(release.path, "migrate"),
-            patience=module.params["timeout"],
-            lock=lock,
-        )
-        output = app_env.scrub(output, environment)
-        if code != 0:
-            if release.id != store.current:
-                release.remove()
-            serving = f"release {store.current} goes on serving" if store.current else "nothing was started"
-            raise AppError(
-                app["name"],
-                "migrate",
-                f"`{app['migrate']}` failed (exit {code}); {serving}. Its last lines:\n{last_lines(output)}",
-            )
-        release.note(migrated=now())
+        if module.params["undo"]:
+            output = undo(app, release, module.params["timeout"], lock)
+        else:
+            output = migrate(app, store, release, module.params["timeout"], lock)
     return {"changed": True, "output": "\n".join(output.splitlines()[-20:])}
+
+
+def undo(app: dict[str, Any], release: Release, patience: int, lock: int) -> str:
+    """Take back the SQL migrations that the release, which serves again, does not know."""
+    if not os.path.exists(os.path.join(release.path, "unmigrate")):
+        raise AppError(app["name"], "undo", f"release {release.id} has no SQL migrations: nothing was taken back")
+    code, output = app_hook.run_script(app, release, "unmigrate", patience, lock)
+    if code != 0:
+        raise AppError(app["name"], "undo", f"release {release.id} is live, but {last_lines(output).strip()}")
+    return str(output)
+
+
+def migrate(app: dict[str, Any], store: Store, release: Release, patience: int, lock: int) -> str:
+    """All that is done to the app's data before the release starts; returns what the migration said."""
+    said = ""
+
+    def give_up(step: str, why: str) -> None:
+        if release.id != store.current:
+            release.remove()
+        serving = f"release {store.current} goes on serving" if store.current else "nothing was started"
+        raise AppError(app["name"], step, f"{serving}; {why}")
+
+    def script(name: str) -> str:
+        code, output = app_hook.run_script(app, release, name, patience, lock)
+        if code != 0:
+            what = f"`{app[name]}`" if app[name] else f"the SQL of {app['migrate_sql']}"
+            give_up(name, f"{what} failed (exit {code}). Its last lines:\n{last_lines(output)}")
+        return str(output)
+
+    def hook(moment: str) -> None:
+        problem = app_hook.run(app, release, moment, lock)
+        if problem:
+            give_up(moment, problem)
+
+    hook("before_migrate")
+    if app["migrate"] or app["migrate_sql"]:
+        said = script("migrate")
+        release.note(migrated=now())
+    hook("after_migrate")
+    seeded = os.path.join(SEEDED, app["name"] + ".json")
+    if app["seed"] and not os.path.exists(seeded):
+        script("seed")
+        os.makedirs(SEEDED, mode=0o700, exist_ok=True)
+        write_record(seeded, {"release": release.id, "at": now()})
+    return said
 
 
 def main() -> None:
@@ -81,6 +119,7 @@ def main() -> None:
             app=dict(type="dict", required=True, options=app_options()),
             release=dict(type="str", required=True),
             timeout=dict(type="int", default=900),
+            undo=dict(type="bool", default=False),
         ),
         supports_check_mode=True,
     )

@@ -83,11 +83,12 @@ import socket
 from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_service, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_process, app_service, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import check_name, prepare
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_source import remote_refs, wanted_commit
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 
 def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
@@ -107,6 +108,8 @@ def service_problems(
 ) -> list[str]:
     """Why a service has to be started although its release is the right one."""
     problems = []
+    live = store.release(store.current)
+    others = app_process.others(app, store.colour, live) if live and store.colour else []
     state = states.get(store.live_unit)
     if not store.activation.get("colour") and store.single:
         problems.append(f"it runs as {store.single_unit} of old")
@@ -114,13 +117,27 @@ def service_problems(
         problems.append("its service is not running")
     elif state and state.get("UnitFileState") != "enabled":
         problems.append("its service is not enabled")
-    elif store.activation.get("unit") != store.unit_digest(store.colour) or store.live_unit in rewritten:
-        problems.append("its unit changed since it started")
-    for unit in store.idle_units():
+    else:
+        problems += process_problems(store, others, states, rewritten)
+    idle = app_process.others(app, other(store.colour)) if store.colour else []
+    for unit in store.idle_units() + idle:
         found = states.get(unit, {})
         if found.get("ActiveState", "inactive") != "inactive" or found.get("UnitFileState") == "enabled":
             problems.append(f"{unit} is left of a switch that was cut off")
     return problems
+
+
+def process_problems(
+    store: Store, others: list[str], states: dict[str, dict[str, str]], rewritten: list[str]
+) -> list[str]:
+    """The same for what runs beside the process that answers requests, and for a unit that is another one now."""
+    down = [unit for unit in others if not app_service.is_up(states.get(unit))]
+    if down:
+        return [f"{', '.join(down)} is not running"]
+    digest = store.unit_digest(store.colour, others)
+    if store.activation.get("unit") != digest or {store.live_unit, *others} & set(rewritten):
+        return ["its unit changed since it started"]
+    return []
 
 
 def rolled_back_twin(app: dict[str, Any], store: Store, commit: str) -> Release | None:
@@ -151,10 +168,16 @@ def decide(
             f"{app['name']}: {app['version']} ({commit[:7]}) was rolled back on {twin.rolled_back} and stays so; "
             f"push a fix, or deploy it again with -e app={app['name']} -e version={app['version']}"
         )
-    problems = service_problems(app, store, states, list(rewritten)) if app["type"] == "python" else []
+    problems = service_problems(app, store, states, list(rewritten)) if app["type"] in PROCESS_TYPES else []
     if live and store.activation.get("release") != live.id:
         problems.append(f"release {live.id} was not confirmed")
     return ("activate" if problems else "none"), dict(facts, reasons=problems)
+
+
+def units_of(app: dict[str, Any], store: Store) -> list[str]:
+    """Every unit that an app may run under."""
+    beside = [unit for colour in COLOURS for unit in app_process.others(app, colour)]
+    return [*map(store.unit, COLOURS), store.single_unit, *beside]
 
 
 def facts_of(app: dict[str, Any], store: Store, commit: str) -> dict[str, Any]:
@@ -185,6 +208,7 @@ def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
         migrations = store.migrations_after(release)
         if migrations:
             said += f". The database stays as {', '.join(migrations)} migrated it"
+            said += "; -e migrations=undo takes that back" if app["migrate_sql"] else ""
     return "activate", dict(facts, summary=said, reasons=[f"way back from {store.current}"])
 
 
@@ -205,9 +229,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     try:
         changes = [change for app in apps for change in prepare(app, check_mode, lock)]
         refs = {} if to else remote_refs(apps)
-        processes = [stores[app["name"]] for app in apps if app["type"] == "python"]
         states = app_service.show(
-            [unit for store in processes for unit in (*map(store.unit, COLOURS), store.single_unit)]
+            [unit for app in apps if app["type"] in PROCESS_TYPES for unit in units_of(app, stores[app["name"]])]
         )
         for app in apps:
             if to:

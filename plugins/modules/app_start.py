@@ -38,29 +38,35 @@ release: {description: Id of the release., type: str, returned: success}
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_process, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_hook, app_lock, app_process, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, locked
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 
 def start(app: dict[str, Any], store: Store, name: str, colour: str, patience: int) -> None:
     release = store.find(name)
     if store.colour == colour:
         raise AppError(app["name"], "start", f"{colour} is the colour that serves; run again")
-    problem, log = app_process.start(app, store, release, colour, patience)
+    hooked = app_hook.run(app, release, "before_start")
+    step = "before_start" if hooked else "health"
+    problem, log = (hooked, "") if hooked else app_process.start(app, store, release, colour, patience)
+    if not problem:
+        step, problem = "after_start", app_hook.run(app, release, "after_start")
     if not problem:
         return
     serving = app_process.give_up(app, store, colour, patience)
     if not release.activated:
         release.remove()
     version = release.record.get("version")
-    raise AppError(app["name"], "health", f"release {release.id} ({version}): {problem}; {serving}. Its log:\n{log}")
+    said = f"{problem}; {serving}. Its log:\n{log}" if log else f"{problem}\n{serving}"
+    raise AppError(app["name"], step, f"release {release.id} ({version}): {said}")
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     app, name = module.params["app"], module.params["release"]
-    if module.check_mode or app["type"] == "static":
+    if module.check_mode or app["type"] not in PROCESS_TYPES:
         return {"changed": True, "release": name}
     store = Store(app["name"], app["directory"])
     step = app_trail.step(app["name"], name, "start", app_lock.who(store))

@@ -90,7 +90,9 @@ def look(module: AnsibleModule) -> Dict[str, str]:
     for app in module.params["apps"]:
         if app.get("health"):
             port = port_of(app, Store(app["name"], app["directory"]).colour)
-            found["app " + app["name"]] = probe(app["address"], port, app["health"])
+            found["app " + app["name"]] = probe(
+                app["address"], port, app["health"], status=app["health_status"], body=app["health_body"]
+            )
     for name in module.params["sites"]:
         found["site " + name] = site(name)
     return found

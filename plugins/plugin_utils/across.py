@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..module_utils.app_types import PROCESS_TYPES
 from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, text
@@ -109,9 +110,10 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     for name, app in apps.items():
         path: Path = ("apps", name)
         yield from _site(app, path)
+        yield from _built(app, path)
         yield from _groups(app, path, groups)
         yield from _only_traefik(app, path, variables.get("proxy"))
-        if app.get("type") == "python":
+        if app.get("type") in PROCESS_TYPES:
             yield from _process(name, app, path, groups)
 
 
@@ -140,7 +142,7 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
     taken[ssh] = "SSH"
     for name, app in apps.items():
-        if app.get("type") != "python":
+        if app.get("type") not in PROCESS_TYPES:
             continue
         ports = ports_of(name, app)
         if ports[0] < 1024:
@@ -164,7 +166,7 @@ def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = str(variables.get("hardening_ssh_port", 22))
     taken = {ssh: ("SSH", "`hardening_ssh_port`, and `hardening_ssh_sources` for whom")}
     for name, app in apps.items():
-        if app.get("type") == "python":
+        if app.get("type") in PROCESS_TYPES:
             instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
             for port in ports_of(name, app):
                 taken.setdefault(str(port), (f"apps.{name}", instead))
@@ -184,7 +186,7 @@ def _free(port: int, count: int, taken: Mapping[int, str]) -> int:
 def _databases(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for name, app in apps.items():
-        if not isinstance(app.get("database"), Mapping) or app.get("type") != "python":
+        if not isinstance(app.get("database"), Mapping) or app.get("type") not in PROCESS_TYPES:
             continue
         given = app["database"].get("name")
         database = given if isinstance(given, str) else database_name(name)
@@ -246,16 +248,31 @@ def _only_traefik(app: Mapping[str, Any], path: Path, proxy: Any) -> Iterator[Pr
                 yield Problem((*path, "locations", str(location), key), "a setting of Traefik's", wanted)
 
 
+def _built(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """A site that is built is shown from where the build puts it."""
+    if app.get("type") != "static":
+        return
+    if "build" in app and "publish" not in app:
+        wanted = "the folder that the build puts the site into, such as dist; the code itself is not shown"
+        yield Problem((*path, "publish"), "nothing", wanted)
+    for key in ("publish", "env", "hooks"):
+        if key in app and "build" not in app:
+            wanted = f"`build` beside it, or no `{key}`: the files are shown as they are in the repository"
+            yield Problem((*path, key), "a key for a site that is built", wanted)
+
+
 def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
     mistyped = mistyped_groups(groups)
     if app.get("domains") and not groups.get("proxy") and "proxy" not in mistyped:
         yield Problem(
             (*path, "domains"), "domains, but no host in group `proxy`", "the droplet that answers, in that group"
         )
-    if app.get("type") != "python":
+    if app.get("type") not in PROCESS_TYPES:
         return
     if not groups.get("app") and "app" not in mistyped:
-        yield Problem(path, "a python app, but no host in group `app`", "the droplet that runs it, in that group")
+        yield Problem(
+            path, f"a {app['type']} app, but no host in group `app`", "the droplet that runs it, in that group"
+        )
     servers = list(groups.get("database", ()))
     if "database" in app and not servers and "database" not in mistyped:
         found = "a database, but no host in group `database`"
@@ -267,6 +284,9 @@ def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Prob
 
 def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
     environment = _mapping(app.get("env"))
+    if "sql" in _mapping(app.get("migrate")) and "database" not in app and "DATABASE_URL" not in environment:
+        wanted = "`database: {}` beside it, or DATABASE_URL in `env`"
+        yield Problem((*path, "migrate", "sql"), "SQL migrations, but no database", wanted)
     port = port_of(name, app)
     if "PORT" in environment and text(environment["PORT"]) not in (str(port), ""):
         wanted = "`port` beside `env`, and no PORT in it: the proxy must know the port, too"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from ..module_utils.app_types import HOOKS
 from .checks import (
     ISSUED,
     absolute_path,
@@ -32,8 +35,8 @@ from .names import (
     is_environment_name,
     is_postgresql_name,
 )
-from .problems import Fault, count, quoted
-from .schema import Choice, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
+from .problems import Fault, count, listing, quoted
+from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
 
 def app_name(value: str) -> Fault | None:
@@ -196,12 +199,13 @@ ROUTING = {
             lambda _path: OneOf(UPSTREAM, LOCATION),
             'paths that another host serves, such as {/api: "https://api.example.com"}',
             url_path,
+            label="PATH",
         )
     ),
     "max_body_size": Key(filled_in('the largest request, such as "10m"', "[1-9][0-9]*[kmg]?")),
 }
 COMMON = {
-    "type": Key(Text("python, static or route"), required=True),
+    "type": Key(Text("python, command, static or route"), required=True),
     "source": Key(SOURCE, required=True),
     **ROUTING,
     "packages": Key(
@@ -213,38 +217,141 @@ COMMON = {
     "keep_releases": Key(Number("how many releases stay on the droplet, 2 to 50", 2, 50)),
 }
 
-PYTHON_KEYS = {
+BUILD = Key(Text("what makes the release out of the code, such as npm ci && npm run build", (shell,)))
+ENV = Key(Pairs(environment, "the app's environment, such as {ENVIRONMENT: production}", environment_name))
+
+
+def regular_expression(value: str) -> Fault | None:
+    """A text that can be looked for."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        return Fault(f"{quoted(value)}, which is no regular expression ({error})", "a text, or a regular expression")
+    return None
+
+
+def hooks(moments: tuple[str, ...]) -> Key:
+    return Key(
+        Table(
+            {moment: Key(Text("a command, such as python manage.py check", (shell,))) for moment in moments},
+            f"commands by the moment they are run at: {listing(moments)}",
+        )
+    )
+
+
+HEALTH = Table(
+    {
+        "path": Key(Text(URL_PATH, (url_path,)), True),
+        "status": Key(Number("the status of a healthy app, 200 to 499; without it 200", 200, 499)),
+        "body": Key(Text("a text (a regular expression) that the answer of a healthy app has", (regular_expression,))),
+        "start_period": Key(Number("seconds the app may take until it is healthy, 1 to 3600", 1, 3600)),
+    },
+    'a path of the site, or {path: /health, status: 200, body: "ok", start_period: 120}',
+)
+MEMORY = Key(filled_in('the most memory of one process, such as "512M" or "2G"', "[1-9][0-9]*[KMG]"))
+CPUS = Key(Decimal("processors of one process, 0.05 to 64, such as 1.5", 0.05, 64))
+PROCESS = Table(
+    {
+        "command": Key(Text("the one command of the process", (command,)), True),
+        "count": Key(Number("how many of it on each host, 1 to 32", 1, 32)),
+        "once": Key(Flag("true (on the first app host alone, such as a scheduler) or false")),
+        "stop_timeout": Key(Number("seconds it may take to finish its work, 1 to 3600; without it 60", 1, 3600)),
+        "memory": MEMORY,
+        "cpus": CPUS,
+    },
+    "a command, or {command: celery -A app worker, count: 2}",
+)
+CRON = Table(
+    {
+        "schedule": Key(Text('when, as cron reads it, such as "0 3 * * *"', (schedule,)), True),
+        "command": Key(Text("a command", (shell,)), True),
+    },
+    'when and what, such as {schedule: "0 3 * * *", command: python -m app.cleanup}',
+)
+PROCESS_NAME = matches("[a-z][a-z0-9_]{0,30}", "a name in lower-case letters, digits and underscores, such as worker")
+
+MIGRATE = Table(
+    {
+        "sql": Key(
+            Text("a folder of the code with NAME.sql and NAME.down.sql, such as migrations", (relative_path,)), True
+        )
+    },
+    "what migrates the database, such as alembic upgrade head, or {sql: migrations}",
+)
+
+PROCESS_KEYS = {
+    "build": BUILD,
     "command": Key(
         Text("what starts the app, such as uvicorn app.main:app --host $HOST --port $PORT", (command,)), True
     ),
-    "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (shell,))),
-    "health": Key(Text(URL_PATH, (url_path,))),
+    "migrate": Key(OneOf(Text("what migrates the database, such as alembic upgrade head", (shell,)), MIGRATE)),
+    "seed": Key(Text("what is run once, after the first migration, such as python -m app.seed", (shell,))),
+    "hooks": hooks(HOOKS),
+    "processes": Key(
+        Pairs(
+            lambda _name: OneOf(Text("the one command of the process", (command,)), PROCESS),
+            "what runs beside it, such as {worker: celery -A app worker}",
+            PROCESS_NAME,
+        )
+    ),
+    "cron": Key(
+        Pairs(
+            lambda _name: CRON,
+            'what is run at times, such as {cleanup: {schedule: "0 3 * * *", command: python -m app.cleanup}}',
+            PROCESS_NAME,
+        )
+    ),
+    "memory": MEMORY,
+    "cpus": CPUS,
+    "shared": Key(
+        Items(
+            Text("a folder of the code that all releases share, such as uploads", (relative_path,)),
+            "a list of folders of the code, such as [uploads]",
+            or_one=True,
+        )
+    ),
+    "health": Key(OneOf(Text(URL_PATH, (url_path,)), HEALTH)),
     "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
     "database": Key(DATABASE),
-    "env": Key(Pairs(environment, "the app's environment, such as {ENVIRONMENT: production}", environment_name)),
+    "env": ENV,
     "port": Key(Number("a port from 1024 to 32766, or no key: then one follows from the app's name", 1024, 32766)),
     "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
     "watch": Key(Number("seconds a new release is watched before the old one is stopped, 0 to 3600", 0, 3600)),
 }
-ROUTE_KEYS = {"url": Key(UPSTREAM, required=True), "timeout": PYTHON_KEYS["timeout"]}
-STATIC_KEYS = {"spa": Key(Flag("true (unknown paths show index.html) or false"))}
+ROUTE_KEYS = {"url": Key(UPSTREAM, required=True), "timeout": PROCESS_KEYS["timeout"]}
+STATIC_KEYS = {
+    "spa": Key(Flag("true (unknown paths show index.html) or false")),
+    "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
+}
+#: What a site that is built here has in common with an app that is.
+BUILT_KEYS = {"build": BUILD, "env": ENV, "hooks": hooks(("before_build", "after_build"))}
 
 _NO_PROCESS = "no such key: a static site is files alone, no process. Was type: python meant?"
+_PROCESS = Table(
+    {**COMMON, **PROCESS_KEYS},
+    "an app: type, source, command, domains, …",
+    {
+        **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+        "url": "no such key: it is for type: route",
+    },
+)
 APP = Choice(
     "type",
     {
-        "python": Table(
-            {**COMMON, **PYTHON_KEYS},
-            "an app: type, source, command, domains, …",
+        "python": _PROCESS,
+        "command": _PROCESS,
+        "static": Table(
             {
-                **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+                **COMMON,
+                **STATIC_KEYS,
+                **BUILT_KEYS,
+                "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True),
+            },
+            "a site: type, source, domains, …",
+            {
+                **{name: _NO_PROCESS for name in PROCESS_KEYS if name not in BUILT_KEYS},
                 "url": "no such key: it is for type: route",
             },
-        ),
-        "static": Table(
-            {**COMMON, **STATIC_KEYS, "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True)},
-            "a site: type, source, domains, …",
-            {**{name: _NO_PROCESS for name in PYTHON_KEYS}, "url": "no such key: it is for type: route"},
         ),
         "route": Table(
             {
@@ -256,7 +363,7 @@ APP = Choice(
             "a route to another host: type, url, domains, …",
             {
                 name: "no such key: a route has nothing of its own on the droplet"
-                for name in {**COMMON, **PYTHON_KEYS, **STATIC_KEYS}
+                for name in {**COMMON, **PROCESS_KEYS, **STATIC_KEYS}
                 if name not in {*ROUTING, *ROUTE_KEYS, "type"}
             },
         ),
@@ -356,4 +463,4 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "break_lock", "confirm_environment", "reboot", "version", "to"})
+OPERATOR_VARIABLES = frozenset({"app", "break_lock", "confirm_environment", "migrations", "reboot", "version", "to"})

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..module_utils.app_types import PROCESS_TYPES
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .topology import LOOPBACK, Topology
 
@@ -37,8 +38,8 @@ def _texts(value: str | Iterable[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _of_type(apps: Apps, kind: str) -> dict[str, Mapping[str, Any]]:
-    return {name: app for name, app in apps.items() if app.get("type") == kind}
+def _with_process(apps: Apps) -> dict[str, Mapping[str, Any]]:
+    return {name: app for name, app in apps.items() if app.get("type") in PROCESS_TYPES}
 
 
 def _with_database(apps: Apps) -> dict[str, Mapping[str, Any]]:
@@ -179,7 +180,7 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
         for name, port in TRAEFIK_PORTS.items() if proxy == "traefik" else ():
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
-    for name, app in _of_type(apps, "python").items() if host in topology.app else ():
+    for name, app in _with_process(apps).items() if host in topology.app else ():
         address = topology.app_address(host, public=bool(app.get("domains")))
         sources = [] if address == LOOPBACK else proxies
         for port in _ports(name, app):
@@ -214,7 +215,7 @@ def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Seque
     """What a host has that neither git nor a database has: passwords, certificates, what the apps have written."""
     paths = ["/etc/shipshape"] + (["/etc/letsencrypt"] if certificates else [])
     if host in topology.app:
-        paths += [f"{STATE_DIRECTORY}/{name}" for name in _of_type(apps, "python")]
+        paths += [f"{STATE_DIRECTORY}/{name}" for name in _with_process(apps)]
     return paths
 
 
@@ -301,6 +302,51 @@ def _switched(name: str, app: Mapping[str, Any]) -> Row:
     return row | ({"watch_seconds": int(app["watch"])} if app.get("watch") is not None else {})
 
 
+def _built(app: Mapping[str, Any]) -> Row:
+    """What makes a release out of the code."""
+    hooks = {moment: str(command) for moment, command in (app.get("hooks") or {}).items() if moment.endswith("_build")}
+    row: Row = {key: str(app[key]) for key in ("build", "publish") if app.get(key)}
+    return row | ({"hooks": hooks} if hooks else {})
+
+
+def _processes(app: Mapping[str, Any], first: bool) -> Row:
+    """What runs beside the process that answers requests, before it and after it.
+
+    Data is one for all hosts of the group: the first of them migrates and seeds it, has the timetable, and runs what
+    may run once; the others wait at the same task.
+    """
+    migrate = app.get("migrate") or ""
+    row: Row = {"migrate": str(migrate) if first and not isinstance(migrate, Mapping) else ""}
+    row |= {"migrate_sql": str(migrate["sql"])} if first and isinstance(migrate, Mapping) else {}
+    one = {"before_migrate", "after_migrate", "after_switch"}
+    hooks = {moment: str(command) for moment, command in (app.get("hooks") or {}).items() if first or moment not in one}
+    processes = [
+        {"name": name, **{key: value for key, value in _process(process).items() if key != "once"}}
+        for name, process in (app.get("processes") or {}).items()
+        if first or not _process(process).get("once")
+    ]
+    cron = [{"name": name, **entry} for name, entry in (app.get("cron") or {}).items()] if first else []
+    row |= {"seed": str(app["seed"])} if app.get("seed") and first else {}
+    row |= {"hooks": hooks} if hooks else {}
+    row |= {"processes": processes} if processes else {}
+    row |= {"cron": cron} if cron else {}
+    row |= {"shared": _texts(app.get("shared"))} if app.get("shared") else {}
+    row |= {"memory": str(app["memory"])} if app.get("memory") else {}
+    return row | ({"cpus": float(app["cpus"])} if app.get("cpus") else {})
+
+
+def _process(process: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return process if isinstance(process, Mapping) else {"command": process}
+
+
+def _health(health: str | Mapping[str, Any] | None) -> Row:
+    """A path alone, or with what has to come of it and by when."""
+    if not isinstance(health, Mapping):
+        return {"health": str(health or "")}
+    names = {"status": "health_status", "body": "health_body", "start_period": "health_timeout"}
+    return {"health": str(health["path"]), **{names[key]: health[key] for key in names if key in health}}
+
+
 def plan_apps(
     apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
 ) -> list[Row]:
@@ -316,15 +362,19 @@ def plan_apps(
         if only and name != only:
             continue
         if app["type"] == "static" and host in topology.proxy:
-            rows.append(_release(name, app))
-        if app["type"] == "python" and host in topology.app:
+            # What it is built with is in no file that the web server can read.
+            built = (
+                {"env": {key: text(value) for key, value in (app.get("env") or {}).items()}} if app.get("env") else {}
+            )
+            rows.append({**_release(name, app), **_built(app), **built})
+        if app["type"] in PROCESS_TYPES and host in topology.app:
             rows.append(
                 {
                     **_release(name, app),
+                    **_built(app),
                     "command": str(app["command"]),
-                    # One host migrates; the others of the group wait at the same task.
-                    "migrate": str(app.get("migrate") or "") if host == topology.app[0] else "",
-                    "health": str(app.get("health") or ""),
+                    **_processes(app, first=host == topology.app[0]),
+                    **_health(app.get("health")),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),
                     **_switched(name, app),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .fields import APP, COMMON, GLOBALS, PYTHON_KEYS, ROUTE_KEYS, STATIC_KEYS
-from .schema import Choice, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
+from .fields import APP, COMMON, GLOBALS, PROCESS_KEYS, ROUTE_KEYS, STATIC_KEYS
+from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
 # What holds when a key is left out; the tests compare it with the plan.
 DEFAULTS = {
@@ -29,6 +29,16 @@ DEFAULTS = {
     "apps.NAME.database": "no database",
     "apps.NAME.database.name": "the app's, with underscores",
     "apps.NAME.database.password": "made on the database host",
+    "apps.NAME.health.status": "`200`",
+    "apps.NAME.health.body": "any",
+    "apps.NAME.health.start_period": "`60`",
+    "apps.NAME.processes.NAME.count": "`1`",
+    "apps.NAME.processes.NAME.once": "`false`",
+    "apps.NAME.processes.NAME.stop_timeout": "`60`",
+    "apps.NAME.processes.NAME.memory": "the app's",
+    "apps.NAME.processes.NAME.cpus": "the app's",
+    "apps.NAME.memory": "no limit",
+    "apps.NAME.cpus": "no limit",
     "apps.NAME.port": "from the app's name",
     "apps.NAME.timeout": "`60`",
     "apps.NAME.watch": "`10`",
@@ -41,6 +51,7 @@ DEFAULTS = {
 _KINDS: dict[type, str] = {
     Text: "text",
     Number: "number",
+    Decimal: "number",
     Flag: "true or false",
     Items: "list",
     Table: "dictionary",
@@ -62,7 +73,7 @@ def _rows(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, str,
         words = key.kind.wanted
         if prefix == "apps.NAME." and name not in COMMON:
             types = [kind for kind, table in APP.tables.items() if name in table.keys]
-            words += f" ({' and '.join(types)} only)"
+            words += f" ({', '.join(types)} only)"
         yield path, _kind(key.kind), "**required**" if key.required else DEFAULTS.get(path, ""), words
         yield from _inner(key.kind, path)
 
@@ -72,12 +83,14 @@ def _inner(kind: Kind, path: str) -> Iterator[tuple[str, str, str, str]]:
         yield from _rows(kind.keys, f"{path}.")
     elif isinstance(kind, Items):
         yield from _inner(kind.of, f"{path}[]")
-    elif isinstance(kind, Pairs) and isinstance(location := kind.of("PATH"), OneOf):
-        yield from _rows(location.table.keys, f"{path}.PATH.")
-    elif isinstance(kind, Pairs) and isinstance(app := kind.of("NAME"), Choice):
-        merged = {**COMMON, **PYTHON_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
-        assert set(merged) == {name for table in app.tables.values() for name in table.keys}
-        yield from _rows(merged, f"{path}.NAME.")
+    elif isinstance(kind, OneOf):
+        yield from _rows(kind.table.keys, f"{path}.")
+    elif isinstance(kind, Pairs):
+        yield from _inner(kind.of(kind.label), f"{path}.{kind.label}")
+    elif isinstance(kind, Choice):
+        merged = {**COMMON, **PROCESS_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
+        assert set(merged) == {name for table in kind.tables.values() for name in table.keys}
+        yield from _rows(merged, f"{path}.")
 
 
 def rows() -> list[tuple[str, str, str, str]]:

@@ -30,6 +30,15 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Decimal:
+    """A number within bounds, whole or not."""
+
+    wanted: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Flag:
     """true or false."""
 
@@ -70,6 +79,8 @@ class Pairs:
     of: Callable[[str], Kind]
     wanted: str
     key: Check
+    #: What stands for a key in the reference.
+    label: str = "NAME"
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class OneOf:
         return self.table.wanted
 
 
-Kind = Union[Text, Number, Flag, Items, Table, Pairs, Scalar, Choice, OneOf]
+Kind = Union[Text, Number, Decimal, Flag, Items, Table, Pairs, Scalar, Choice, OneOf]
 
 
 def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
@@ -112,6 +123,7 @@ def compare(kind: Kind, value: Any, path: Path) -> Iterator[Problem]:
     walks: dict[type, Callable[[Any, Any, Path], Iterator[Problem]]] = {
         Text: _text,
         Number: _number,
+        Decimal: _decimal,
         Flag: _flag,
         Items: _items,
         Table: _table,
@@ -148,6 +160,13 @@ def _number(kind: Number, value: Any, path: Path) -> Iterator[Problem]:
     if isinstance(value, str) and value.isdigit():
         yield _wrong(path, value, f"{kind.wanted}, without quotes")
     elif not isinstance(value, int) or isinstance(value, bool) or not kind.low <= value <= kind.high:
+        yield _wrong(path, value, kind.wanted)
+
+
+def _decimal(kind: Decimal, value: Any, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
+        yield _wrong(path, value, f"{kind.wanted}, without quotes")
+    elif not isinstance(value, (int, float)) or isinstance(value, bool) or not kind.low <= value <= kind.high:
         yield _wrong(path, value, kind.wanted)
 
 

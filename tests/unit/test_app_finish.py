@@ -52,7 +52,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> app_store.Store:
     """Release A serves as blue, and B, never live before, runs as green."""
     be_the_app_user(monkeypatch)
     monkeypatch.setattr(app_trail, "TRAIL", str(tmp_path / "log" / "deploys.log"))
-    monkeypatch.setattr(app_process.app_service, "systemctl", lambda *_: (0, ""))
+    monkeypatch.setattr(app_process.app_service, "systemctl", lambda *_, **__: (0, ""))
     monkeypatch.setattr(app_process.app_service, "is_up", lambda _state: True)
     monkeypatch.setattr(app_process.app_service, "show", lambda _units: {})
     monkeypatch.setattr(app_process.app_service, "drain", lambda _port, _limit: 2)

@@ -199,6 +199,77 @@ def gate(
     return app_service.Gate("shop.service", "127.0.0.1", port, path, 1)
 
 
+@pytest.fixture
+def with_workers(app: dict[str, Any]) -> dict[str, Any]:
+    processes = [{"name": "worker", "command": "celery", "count": 2, "stop_timeout": 60}]
+    return {**app, "processes": processes}
+
+
+def decide_with(app: dict[str, Any], **states: dict[str, str]) -> list[str]:
+    named = {f"shop.{unit}.service": state for unit, state in states.items()}
+    every = {"shop@blue.service": UP, **named}
+    return list(app_release.decide(app, OLD, every, False)[1]["reasons"])
+
+
+def test_workers_that_are_up_in_the_colour_that_serves_are_let_alone(
+    with_workers: dict[str, Any], tmp_path: Path
+) -> None:
+    store_with(tmp_path, record(with_workers, processes=["worker"]), current=A, colour="blue")
+    both = {"worker@blue": UP, "worker-2@blue": UP}
+    assert decide_with(with_workers, **both) == []
+    assert decide_with(with_workers, **{**both, "worker-2@blue": {"ActiveState": "failed"}}) == [
+        "shop.worker-2@blue.service is not running"
+    ]
+    assert decide_with(with_workers, **both, **{"worker@green": UP}) == [
+        "shop.worker@green.service is left of a switch that was cut off"
+    ]
+
+
+def test_a_worker_that_the_live_release_does_not_know_of_is_not_missed(
+    with_workers: dict[str, Any], tmp_path: Path
+) -> None:
+    store_with(tmp_path, record(with_workers), current=A, colour="blue")
+    assert decide_with(with_workers) == []
+
+
+def test_workers_change_over_one_colour_after_the_other(
+    with_workers: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_with(tmp_path, record(with_workers, processes=["worker"]), current=A, colour="blue")
+    done: list[str] = []
+
+    def systemctl(*words: str, **_: int) -> tuple[int, str]:
+        done.append(" ".join(words))
+        return 0, ""
+
+    monkeypatch.setattr(app_service, "systemctl", systemctl)
+    monkeypatch.setattr(app_service, "settled", lambda _units, _patience: ("", ""))
+    release = store.find(A)
+    assert app_process.start_others(with_workers, store, release, "green", 1) == ("", "")
+    old, new = ([f"shop.worker{n}@{colour}.service" for n in ("", "-2")] for colour in ("blue", "green"))
+    verbs = [words for words in done if words.split()[0] in ("stop", "restart")]
+    assert verbs == ["stop " + " ".join(old), "restart " + " ".join(new)]
+
+
+def test_workers_that_do_not_stay_up_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_service, "SETTLED", 0.1)
+    states = {"a": RUNNING, "b": {**RESTARTING, "NRestarts": "3"}}
+    monkeypatch.setattr(app_service, "show", lambda _units: states)
+    assert app_service.settled(["a", "b"], 5) == ("b", "it ended again and again")
+    assert app_service.settled(["a"], 5) == ("", "")
+    states["b"] = RESTARTING
+    assert app_service.settled(["a", "b"], 0.2) == ("b", "it did not stay up within 0 seconds")
+
+
+def test_an_answer_with_another_status_or_text_is_not_healthy(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(Server, "status", 202)
+    asked = {"address": "127.0.0.1", "port": port, "path": "/health"}
+    assert app_service.probe(**asked, status=202, body="bo.y") == ""
+    assert app_service.probe(**asked) == "HTTP 202 body of it"
+    found = app_service.probe(**asked, status=202, body="ready")
+    assert found == "HTTP 202, but nothing that matches 'ready' in: body of it"
+
+
 RUNNING = {**UP, "MainPID": "42", "NRestarts": "0"}
 RESTARTING = {"ActiveState": "activating", "SubState": "auto-restart", "MainPID": "0", "NRestarts": "1"}
 

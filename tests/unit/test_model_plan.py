@@ -183,6 +183,43 @@ def test_one_host_migrates() -> None:
     assert app(GROWN, "web2")["migrate"] == ""
 
 
+def test_what_may_run_once_runs_on_one_host_and_the_rest_on_all() -> None:
+    said: dict[str, Any] = {
+        "processes": {"worker": {"command": "celery worker", "count": 2}, "beat": {"command": "beat", "once": True}},
+        "cron": {"cleanup": {"schedule": "0 3 * * *", "command": "clean"}},
+        "seed": "seed",
+        "hooks": {"before_start": "warm", "after_migrate": "note", "after_switch": "tell"},
+    }
+    first, second = app(GROWN, "app1", **said), app(GROWN, "web2", **said)
+    assert [process["name"] for process in first["processes"]] == ["worker", "beat"]
+    assert second["processes"] == [{"name": "worker", "command": "celery worker", "count": 2}]
+    assert first["cron"] == [{"name": "cleanup", "schedule": "0 3 * * *", "command": "clean"}] and "cron" not in second
+    assert first["seed"] == "seed" and "seed" not in second
+    assert first["hooks"] == said["hooks"] and second["hooks"] == {"before_start": "warm"}
+
+
+def test_a_process_and_a_health_path_can_be_said_in_one_word_or_in_full() -> None:
+    assert app(ONE, "web1", processes={"worker": "celery"})["processes"] == [{"name": "worker", "command": "celery"}]
+    said = app(ONE, "web1", health={"path": "/up", "status": 204, "body": "ok", "start_period": 90})
+    keys = ("health", "health_status", "health_body", "health_timeout")
+    assert [said[key] for key in keys] == ["/up", 204, "ok", 90]
+
+
+def test_an_app_of_another_language_is_planned_as_a_python_app_is() -> None:
+    said = app(ONE, "web1", type="command", command="node server.js", build="npm ci")
+    assert (said["type"], said["build"], said["second_port"]) == ("command", "npm ci", PORT + 1)
+    apps = {"malar-api": {**API, "type": "command"}}
+    assert plan(apps, ONE, "web1")["backup_paths"] == plan({"malar-api": API}, ONE, "web1")["backup_paths"]
+    assert plan(apps, THREE, "app1")["listens"] == plan({"malar-api": API}, THREE, "app1")["listens"]
+
+
+def test_a_site_that_is_built_is_told_its_environment_and_one_that_is_not_has_none() -> None:
+    built = {"build": "npm run build", "publish": "dist", "env": {"MODE": True}, "hooks": {"before_build": "npm ci"}}
+    said = app(ONE, "web1", "malar-web", **built)
+    assert {key: said[key] for key in built} == {**built, "env": {"MODE": "true"}}
+    assert not {"env", "build", "hooks"} & set(app(ONE, "web1", "malar-web"))
+
+
 def test_an_app_without_domains_has_no_site_and_stays_on_the_loopback() -> None:
     apps = {"worker": {"type": "python", "source": GIT, "command": "celery worker"}}
     assert plan(apps, THREE, "web1")["nginx_sites"] == []

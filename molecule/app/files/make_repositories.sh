@@ -8,7 +8,9 @@ export GIT_CONFIG_GLOBAL=/dev/null
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-mkdir -p "$work/shop/backend/vendor" "$work/site"
+mkdir -p "$work/shop/backend/vendor" "$work/site" "$work/desk/uploads"
+cp "$files/desk/desk.py" "$work/desk/"
+touch "$work/desk/uploads/.keep"
 cp "$files/shop/server.py" "$files/shop/migrate.py" "$work/shop/backend/"
 echo 1.0 >"$work/shop/backend/VERSION"
 echo "./vendor/tiny-1.0-py3-none-any.whl" >"$work/shop/backend/requirements.txt"
@@ -17,7 +19,7 @@ python3 "$files/make_wheel.py" "$work/shop/backend/vendor"
 cp -r "$files/site/dist" "$work/site/"
 
 mkdir -p "$target"
-for name in shop site; do
+for name in shop site desk; do
     git init --quiet --initial-branch main "$work/$name"
     git -C "$work/$name" add --all
     git -C "$work/$name" commit --quiet --message "First version"

@@ -1,0 +1,29 @@
+"""The kinds of app there are, and what they have in common."""
+
+from __future__ import annotations
+
+TYPES = ("python", "command", "static")
+#: Those with a process of their own, which a new release can be started beside.
+PROCESS_TYPES = ("python", "command")
+#: Where roles/app puts the program that applies SQL migrations.
+SQL_PROGRAM = "/usr/local/lib/shipshape/shipshape_sql.py"
+#: Moments of a deploy at which an app may have a command of its own run, in the code of the new release.
+HOOKS = (
+    "before_build",
+    "after_build",
+    "before_migrate",
+    "after_migrate",
+    "before_start",
+    "after_start",
+    "after_switch",
+)
+
+
+def process_unit(app: str, process: str, number: int, colour: str) -> str:
+    """The unit of a process beside the one that answers requests. No app's name has a dot, so no app can have it."""
+    return "{}.{}{}@{}.service".format(app, process, "" if number == 1 else f"-{number}", colour)
+
+
+def cron_unit(app: str, entry: str) -> str:
+    """The unit that runs what a line of an app's crontab says."""
+    return f"{app}.{entry}.service"
