@@ -79,6 +79,11 @@ def test_one_without_a_way_back_is_refused(tmp_path: Path) -> None:
         sql.pending(tmp_path, [])
 
 
+def test_a_way_back_may_also_be_named_a_rollback(tmp_path: Path) -> None:
+    (folder(tmp_path, "001") / "001.down.sql").rename(tmp_path / "001_rollback.sql")
+    assert [(found.name, found.down) for found in sql.pending(tmp_path, [])] == [("001.sql", "DROP TABLE t001;\n")]
+
+
 @pytest.mark.parametrize("name", ["a b.sql", "ä.sql", "-x.sql"])
 def test_a_strange_name_is_refused(tmp_path: Path, name: str) -> None:
     (folder(tmp_path) / name).touch()

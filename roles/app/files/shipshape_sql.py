@@ -3,9 +3,10 @@
     shipshape_sql.py up FOLDER RELEASE      apply what the folder has and the database has not
     shipshape_sql.py down FOLDER            take back, last first, what the database has and the folder has not
 
-The folder has NAME.sql, and for each NAME.down.sql, the way back. Which were applied, and how they are taken back, is
-kept in the table shipshape_migrations of the database that DATABASE_URL names. A migration and its record are one
-transaction; one that begins with a line `-- no transaction` (CREATE INDEX CONCURRENTLY) is run by itself.
+The folder has NAME.sql, and for each the way back, NAME.down.sql or NAME_rollback.sql. Which were applied, and how they
+are taken back, is kept in the table shipshape_migrations of the database that DATABASE_URL names. A migration and its
+record are one transaction, unless it has a COMMIT of its own; one that begins with a line `-- no transaction` (CREATE
+INDEX CONCURRENTLY) is run by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Dict, List, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.sql")
-DOWN = ".down.sql"
+#: How the way back of a migration is named.
+DOWN = (".down.sql", "_rollback.sql")
 ALONE = re.compile(r"\s*--\s*no transaction\b", re.IGNORECASE)
 TABLE = """
 SET client_min_messages = warning;
@@ -70,11 +72,12 @@ def names_in(folder: Path) -> List[str]:
 
 def read(folder: Path, name: str) -> Migration:
     """One migration; without a way back it is refused."""
-    down = folder / (name[: -len(".sql")] + DOWN)
-    if not down.is_file():
+    backs = [folder / (name[: -len(".sql")] + suffix) for suffix in DOWN]
+    down = next((path for path in backs if path.is_file()), None)
+    if down is None:
         raise Refused(
-            f"{folder}/{name} has no way back: write {down.name} beside it (a comment alone says that nothing is to be"
-            " taken back)"
+            f"{folder}/{name} has no way back: write {backs[0].name} beside it (a comment alone says that nothing is to"
+            " be taken back)"
         )
     return Migration(name, (folder / name).read_text(encoding="utf-8"), down.read_text(encoding="utf-8"))
 
