@@ -1,0 +1,183 @@
+"""System 4 from its inventory: two sites and their API, TLS 1.3 alone, SQL migrations, blue/green and its way back.
+
+The tests build on each other, in this order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import repository, settings
+from tests.site import system
+from tests.site.system import PROJECT, Run, System
+
+HOSTS = {"portun1": "10.77.0.49"}
+DOMAINS = ("data.portun.app", "www.portun.app", "portun.app", "admin.portun.app")
+DATA, WWW, ADMIN = "https://data.portun.app", "https://www.portun.app", "https://admin.portun.app"
+HSTS = "max-age=31536000; includeSubDomains; preload"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' https://data.portun.app; img-src 'self' data: https:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' https://data.portun.app wss://data.portun.app"
+)
+EXAMPLE = PROJECT / "examples" / "portun"
+
+
+def publish(folder: Path, files: dict[str, str] | None = None) -> str:
+    """The example with some files more, as a commit of its repository."""
+    copy = folder / "source"
+    subprocess.run(["rm", "-rf", str(copy)], check=True)
+    subprocess.run(["cp", "-r", str(EXAMPLE), str(copy)], check=True)
+    for name, text in (files or {}).items():
+        (copy / name).write_text(text, encoding="utf-8")
+    return repository.publish(copy, "portun")
+
+
+@pytest.fixture(scope="module")
+def portun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    system.start("portun", HOSTS, DOMAINS)
+    folder = tmp_path_factory.mktemp("portun")
+    publish(folder)
+    given = System(PROJECT / "inventories" / "portun", HOSTS, folder, system.bucket("shipshape-portun"), DOMAINS)
+    given.extra = {
+        "vault_portun_admin_key": settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip(),
+        "vault_portun_s3": given.s3,
+        "vault_portun_backup_password": given.secret("portun_backup"),
+        # Nobody listens there: a deploy does not depend on it.
+        "vault_portun_webhook": f"https://{HOSTS['portun1']}:9/T0/{given.secret('portun_webhook')}",
+        "portun_git": "https://git.test/portun.git",
+        "app_watch_seconds": 3,
+    }
+    yield given
+    system.stop("portun", HOSTS)
+
+
+def sql(portun: System, query: str) -> str:
+    return portun.ssh(f'cd /\nrunuser -u postgres -- psql -At portun_data -c "{query}"')
+
+
+def deployed(portun: System, *arguments: str) -> Run:
+    return portun.play("playbooks/deploy.yml", "-e", "app=portun-data", *arguments)
+
+
+def test_it_comes_up_from_its_inventory_and_a_second_run_changes_nothing(portun: System) -> None:
+    run = portun.play("site.yml")
+    assert run.code == 0, run.tail
+    again = portun.play("site.yml", "--diff")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    assert portun.fetch(f"{DATA}/health").json()["status"] == "healthy"
+    assert "Portun web" in portun.fetch(WWW).body
+    assert portun.fetch("https://portun.app/").headers["location"].startswith(WWW)
+
+
+def test_nothing_older_than_tls_1_3_is_spoken(portun: System) -> None:
+    def status(*version: str) -> int:
+        command = ["curl", "--silent", "--output", "/dev/null", "--cacert", str(settings.CA_CERTIFICATE), *version]
+        resolve = ["--resolve", f"www.portun.app:443:{HOSTS['portun1']}", f"{WWW}/"]
+        return subprocess.run([*command, *resolve], check=False, timeout=30).returncode
+
+    assert status("--tlsv1.3") == 0
+    assert status("--tls-max", "1.2") == 35
+
+
+def test_the_plans_headers_are_sent(portun: System) -> None:
+    for url in (WWW, ADMIN):
+        headers = portun.fetch(url).headers
+        assert headers["strict-transport-security"] == HSTS
+        assert headers["content-security-policy"] == POLICY
+    assert portun.fetch(f"{DATA}/health").headers["strict-transport-security"] == HSTS
+
+
+def test_the_admin_app_finds_its_page_on_every_path_and_assets_are_kept_for_a_year(portun: System) -> None:
+    assert "Portun admin" in portun.fetch(f"{ADMIN}/visitors/7").body
+    assert portun.fetch(f"{WWW}/visitors/7").status == 404
+    asset = portun.fetch(f"{ADMIN}/assets/index-5f2a91c0.js", {"Accept-Encoding": "gzip"})
+    assert "max-age=31536000" in asset.headers["cache-control"] and asset.headers["content-encoding"] == "gzip"
+    assert "max-age=31536000" not in portun.fetch(ADMIN).headers.get("cache-control", "")
+
+
+def test_scripts_of_named_origins_alone_may_read_the_api(portun: System) -> None:
+    def allowed(origin: str) -> str:
+        answer = portun.fetch(f"{DATA}/rest/v1/visitor_records", {"Origin": origin})
+        return answer.headers.get("access-control-allow-origin", "")
+
+    assert [allowed(origin) for origin in (WWW, ADMIN, "https://evil.test")] == [WWW, ADMIN, ""]
+
+
+def test_tokens_are_limited_to_five_a_minute_and_the_rest_of_the_api_is_not(portun: System) -> None:
+    answers = [portun.fetch(f"{DATA}/auth/v1/token", {}, b"{}").status for _ in range(12)]
+    assert set(answers[:3]) == {200} and answers[-1] == 429 and answers.count(200) <= 7
+    assert {portun.fetch(f"{DATA}/rest/v1/visitor_records").status for _ in range(30)} == {200}
+    assert {portun.fetch(f"{DATA}/functions/v1/validate-qr", {}, b"{}").status for _ in range(5)} == {200}
+
+
+def test_one_address_gets_a_hundred_pages_a_minute(portun: System) -> None:
+    answers = [portun.fetch(WWW).status for _ in range(60)]
+    assert answers[0] == 200 and answers[-1] == 429
+
+
+def test_migrations_are_recorded_and_one_that_fails_leaves_the_old_release_serving(portun: System) -> None:
+    recorded = "SELECT string_agg(name, ',' ORDER BY name) FROM shipshape_migrations"
+    before = sql(portun, recorded)
+    assert before == "20251101090000_visitor_records.sql,20251114120000_add_blacklist_table.sql"
+    name = "supabase/migrations/20251201000000_gates"
+    publish(
+        portun.folder, {f"{name}.sql": "CREATE TABLE gates (id int); SELECT nothing;", f"{name}_rollback.sql": "--"}
+    )
+    run = deployed(portun)
+    assert run.code != 0
+    for said in (
+        "portun-data: migrate: release",
+        "goes on serving",
+        "20251201000000_gates.sql failed and was taken back",
+    ):
+        assert said in run.output, run.tail
+    assert sql(portun, recorded) == before and sql(portun, "SELECT to_regclass('gates') IS NULL") == "t"
+    assert portun.fetch(f"{DATA}/health").status == 200
+
+
+def test_a_release_with_more_than_one_percent_of_errors_is_led_back_by_itself(portun: System) -> None:
+    name = "supabase/migrations/20251201000000_gates"
+    gates = {f"{name}.sql": "CREATE TABLE gates (id int);", f"{name}_rollback.sql": "DROP TABLE gates;"}
+    publish(portun.folder, gates)
+    good = deployed(portun)
+    assert good.code == 0, good.tail
+    main = EXAMPLE.joinpath("api", "main.py").read_text(encoding="utf-8").replace('"FAULTS", "0"', '"FAULTS", "0.2"')
+    publish(
+        portun.folder,
+        {
+            f"{name}.sql": "CREATE TABLE gates (id int);",
+            f"{name}_rollback.sql": "DROP TABLE gates;",
+            "api/main.py": main,
+        },
+    )
+    resolve = f"data.portun.app:443:{HOSTS['portun1']}"
+    load = subprocess.Popen(
+        [
+            *("timeout", "120", "bash", "-c"),
+            f"while true; do curl --silent --output /dev/null --cacert {settings.CA_CERTIFICATE} --resolve {resolve} "
+            f"{DATA}/rest/v1/visitor_records; sleep 0.05; done",
+        ]
+    )
+    try:
+        portun.extra["app_watch_seconds"] = 30
+        bad = deployed(portun)
+    finally:
+        portun.extra["app_watch_seconds"] = 3
+        load.terminate()
+        load.wait(timeout=30)
+    assert bad.code != 0
+    assert "portun-data: watch:" in bad.output and "answers were server errors" in bad.output, bad.tail
+    assert "was rolled back" in bad.output
+    assert {portun.fetch(f"{DATA}/rest/v1/visitor_records").status for _ in range(20)} == {200}
+
+
+def test_a_rollback_takes_the_database_back_when_asked_to(portun: System) -> None:
+    assert sql(portun, "SELECT to_regclass('gates') IS NULL") == "f"
+    run = portun.play("playbooks/rollback.yml", "-e", "app=portun-data", "-e", "migrations=undo")
+    assert run.code == 0, run.tail
+    assert sql(portun, "SELECT to_regclass('gates') IS NULL") == "t"
+    assert portun.fetch(f"{DATA}/health").status == 200
