@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
-import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.lab import mirror as lab_mirror
 from tests.lab import settings
 from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
@@ -34,23 +28,8 @@ ALIKE = (
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What GitHub publishes of a release, next to the droplet: the program comes from a package of this environment."""
-    version = yaml.safe_load((PROJECT / "roles/traefik/defaults/main.yml").read_text())["traefik_version"]
-    folder = tmp_path_factory.mktemp("mirror")
-    archive = folder / f"traefik_v{version}_linux_amd64.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as bundle:
-        bundle.add(Path(sys.executable).with_name("traefik"), "traefik")
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    (folder / f"traefik_v{version}_checksums.txt").write_text(f"{digest}  {archive.name}\n")
-    # This machine, as droplets see it.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        towards.connect((HOSTS["malar1"], 9))
-        gateway = towards.getsockname()[0]
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer((gateway, 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{gateway}:{server.server_address[1]}"
-    server.shutdown()
+    with lab_mirror.traefik(tmp_path_factory.mktemp("mirror"), HOSTS["malar1"]) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
