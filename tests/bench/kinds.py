@@ -1,0 +1,75 @@
+"""The types of apps that are measured: one line each in KINDS."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import repository
+
+FILES = Path(__file__).parent / "files"
+DOMAIN = "bench.test"
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Bench app</title>
+<p>Bench app, version {version}</p>
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the inventory says of an app beside its type, domain and git source, and how it gets a new version.
+
+    `publish` is given the app's name and the version. The app then shows both `Bench app` and the version at `/`.
+    """
+
+    entry: Mapping[str, Any]
+    publish: Callable[[str, str], None]
+
+
+def name_of(kind: str) -> str:
+    return f"bench-{kind}"
+
+
+def domain_of(kind: str) -> str:
+    return f"{kind}.{DOMAIN}"
+
+
+def declared(kind: str) -> dict[str, Any]:
+    """The app as the inventory has it."""
+    return {
+        "type": kind,
+        "source": {"git": f"https://git.test/{name_of(kind)}.git", "version": repository.BRANCH},
+        "domains": [domain_of(kind)],
+        **KINDS[kind].entry,
+    }
+
+
+def _committed(fill: Callable[[Path, str], None]) -> Callable[[str, str], None]:
+    """Publish as a new commit what `fill` makes of a version."""
+
+    def publish(name: str, version: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fill(Path(folder), version)
+            repository.publish(Path(folder), name)
+
+    return publish
+
+
+def _python(folder: Path, version: str) -> None:
+    shutil.copy(FILES / "shop.py", folder)
+    (folder / "VERSION").write_text(f"{version}\n", encoding="utf-8")
+
+
+def _static(folder: Path, version: str) -> None:
+    (folder / "index.html").write_text(PAGE.format(version=version), encoding="utf-8")
+
+
+SHOP = {"command": "python3 shop.py --host $HOST --port $PORT", "health": "/", "database": {}}
+KINDS = {
+    "python": Kind(SHOP, _committed(_python)),
+    "static": Kind({}, _committed(_static)),
+}

@@ -1,0 +1,185 @@
+"""What `make bench` makes of what it has measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.bench import __main__ as bench
+from tests.bench import core, deploys, kinds, load, throughput, tls
+from tests.bench.commands import BIN, BenchError
+from tests.bench.ground import Ground
+from tests.bench.report import Row, faster, slower, table
+from tests.lab import repository, settings
+from tests.unit.nginx_lab import make_certificate, nginx_program
+
+WELL = """Running 900s test @ https://python.bench.test/
+  1 threads and 4 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.46ms    2.40ms  60.17ms   96.32%
+    Req/Sec   368.22     28.86   414.00     89.47%
+  30412 requests in 1.38m, 5.57MB read
+Requests/sec:    366.59
+Transfer/sec:     68.73KB
+Wrong answers: 0
+"""
+BADLY = """  21000 requests in 50.10s, 2.93MB read
+  Socket errors: connect 1, read 2, write 3, timeout 4
+  Non-2xx or 3xx responses: 5
+Requests/sec:    419.16
+Transfer/sec:     59.77KB
+Wrong answers: 7
+"""
+
+
+def test_what_wrk_says_of_a_good_run_is_no_failure() -> None:
+    seen = load.parse(WELL)
+    assert (seen.requests, seen.failed, seen.faults) == (30412, 0, ())
+    assert seen.seconds == pytest.approx(82.8)
+
+
+def test_every_kind_of_failure_that_wrk_knows_counts_and_a_wrong_answer_once() -> None:
+    seen = load.parse(BADLY)
+    assert seen.failed == 1 + 2 + 3 + 4 + 7
+    assert seen.faults == (
+        "Socket errors: connect 1, read 2, write 3, timeout 4", "Non-2xx or 3xx responses: 5", "Wrong answers: 7",
+    )  # fmt: skip
+
+
+def test_statuses_count_where_nobody_looked_at_the_answers() -> None:
+    assert load.parse(BADLY.replace("Wrong answers: 7\n", "")).failed == 1 + 2 + 3 + 4 + 5
+
+
+def test_a_load_that_died_is_an_error_and_not_a_run_without_failures() -> None:
+    with pytest.raises(BenchError, match="wrk gave no result:\nunable to connect"):
+        load.parse("unable to connect to python.bench.test:https Connection refused\n")
+
+
+def test_kept_and_new_connections_are_added_up() -> None:
+    both = load.parse(WELL) + load.parse(BADLY)
+    assert (both.requests, both.failed) == (51412, 17)
+
+
+def test_deploys_pass_only_with_enough_requests_and_no_failure() -> None:
+    assert deploys.verdict("static", "nginx", load.Result(20000, 0, 60.0)).good
+    assert not deploys.verdict("static", "nginx", load.Result(19999, 0, 60.0)).good
+    assert not deploys.verdict("static", "nginx", load.Result(90000, 1, 60.0)).good
+
+
+def test_a_duration_is_compared_by_medians_and_the_limit_is_still_good() -> None:
+    row = slower("redeploy", [2.0, 90.0, 1.0], "ping", [0.2, 0.2, 9.0], 10)
+    assert (row.result, row.good) == ("10.00 x", True)
+    assert not slower("redeploy", [2.1], "ping", [0.2], 10).good
+
+
+def test_a_rate_is_compared_the_other_way_round() -> None:
+    assert faster("requests/s", [950.0], "bare", [1000.0], 0.95).good
+    assert not faster("requests/s", [949.0], "bare", [1000.0], 0.95).good
+
+
+def test_table_has_a_line_for_each_figure_with_its_verdict() -> None:
+    rows = [
+        Row("a", "1.00 s", "ping 0.50 s", "2.00 x", "at most 3 x", True),
+        Row("longer", "9.00 s", "", "A", "A+", False),
+    ]
+    heading, first, second = table(rows).splitlines()
+    assert heading.split() == ["figure", "measured", "against", "result", "limit"]
+    assert first == "a       1.00 s    ping 0.50 s  2.00 x  at most 3 x  ok"
+    assert second == "longer  9.00 s                 A       A+           MISSED"
+
+
+def finding(identifier: str, text: str) -> dict[str, Any]:
+    return {"id": identifier, "severity": "INFO", "finding": text}
+
+
+def test_only_the_best_grade_passes() -> None:
+    row = tls.verdict("nginx", "modern", [finding("HSTS", "given"), finding("overall_grade", "A+")])
+    assert (row.result, row.good) == ("A+", True)
+    assert not tls.verdict("nginx", "modern", [finding("overall_grade", "A")]).good
+
+
+def test_what_keeps_a_grade_down_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [finding("overall_grade", "A"), finding("grade_cap_reason_1", "Grade capped to A. HSTS is not offered")]
+    tls.verdict("traefik", "intermediate", rows)
+    assert "testssl.sh, traefik, intermediate: Grade capped to A. HSTS is not offered" in capsys.readouterr().err
+
+
+def test_an_examination_without_a_grade_is_an_error() -> None:
+    with pytest.raises(BenchError, match=r"testssl.sh gave 0 grades"):
+        tls.rating([finding("engine_problem", "No engine or GOST support")])
+
+
+def test_only_parts_that_there_are_can_be_chosen() -> None:
+    assert bench.parts("core,tls") == ["core", "tls"]
+    with pytest.raises(argparse.ArgumentTypeError, match="no part speed; there are: core, deploys, throughput, tls"):
+        bench.parts("core,speed")
+
+
+def test_packages_are_those_of_the_plan_and_not_those_of_the_holds() -> None:
+    output = (
+        "--- before: packages\n+++ after: packages\n+nginx\n+docker-ce\n--- before: holds\n+++ after\n+postgresql\n"
+    )
+    assert core.installed_packages(output) == ["docker-ce", "nginx"]
+    with pytest.raises(BenchError, match="no packages in"):
+        core.installed_packages("ok: [bench]")
+
+
+def test_inventory_of_the_measurement_is_a_valid_one_with_an_app_of_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    monkeypatch.setattr("tests.lab.settings.SSH_KEY", key)
+    ground = Ground(tmp_path, "http://10.77.0.1:8000", proxy="traefik", policy="modern")
+    variables = yaml.safe_load(Path(ground.inventory).read_text())["all"]["vars"]
+    assert {name: app["type"] for name, app in variables["apps"].items()} == {
+        f"bench-{kind}": kind for kind in kinds.KINDS
+    }
+    assert (variables["proxy"], variables["tls_policy"]) == ("traefik", "modern")
+    checked = subprocess.run(
+        [BIN / "ansible-playbook", "playbooks/validate.yml", "-i", ground.inventory],
+        cwd=settings.PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("kind", list(kinds.KINDS))
+def test_each_version_of_an_app_is_published_as_another_content(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[tuple[str, dict[str, bytes]]] = []
+
+    def keep(folder: Path, name: str) -> str:
+        published.append((name, {path.name: path.read_bytes() for path in folder.iterdir()}))
+        return ""
+
+    monkeypatch.setattr(repository, "publish", keep)
+    for version in ("one", "two"):
+        kinds.KINDS[kind].publish(kinds.name_of(kind), version)
+    (name, first), (_, second) = published
+    assert name == f"bench-{kind}"
+    assert first != second
+    assert any(b"Bench app" in content for content in second.values())
+    assert any(b"two" in content for content in second.values())
+
+
+def test_nginx_understands_what_is_written_for_the_bare_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_certificate(tmp_path, "python.bench.test")
+    monkeypatch.setattr(throughput, "FOLDER", str(tmp_path))
+    files, command = throughput.bare_nginx(f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem", "127.0.0.1:20000")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    tested = subprocess.run([nginx_program(), *command[1:], "-t"], capture_output=True, text=True, check=False)
+    assert "syntax is ok" in tested.stderr, tested.stderr
+
+
+def test_bare_traefik_has_no_middleware_and_the_least_version_of_ours() -> None:
+    files, _ = throughput.bare_traefik("/c.pem", "/k.pem", "127.0.0.1:20000")
+    dynamic = json.loads(files["dynamic.yml"])
+    assert "middlewares" not in dynamic["http"]
+    assert dynamic["http"]["services"]["app"]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:20000"}]
+    assert dynamic["tls"]["options"]["default"]["minVersion"] == "VersionTLS13"
