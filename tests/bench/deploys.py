@@ -77,6 +77,7 @@ def durations(ground: Ground, kind: str) -> Iterator[Row]:
     redeploys: list[float] = []
     rollbacks: list[float] = []
     pings: list[float] = []
+    earlier: tuple[str, ...] = ()
     with stage(f"redeploys and rollbacks of {app} behind {ground.proxy}"):
         ground.publish()
         ground.play("playbooks/deploy.yml", "-e", f"app={app}")
@@ -88,9 +89,11 @@ def durations(ground: Ground, kind: str) -> Iterator[Row]:
                 raise BenchError(f"the redeploy of {app} changed something:\n{output[-3000:]}")
             redeploys.append(seconds)
             pings.append(ground.ping())
-            there, output = ground.play("playbooks/rollback.yml", "-e", f"app={app}")
+            there, output = ground.play("playbooks/rollback.yml", "-e", f"app={app}", *earlier)
             if live_release(app) == here:
                 raise BenchError(f"the rollback of {app} went nowhere:\n{output[-3000:]}")
+            # A release that was left by a rollback is gone back to by its name only.
+            earlier = ("-e", f"to={live_release(app)}")
             back, output = ground.play("playbooks/rollback.yml", "-e", f"app={app}", "-e", f"to={here}")
             if live_release(app) != here:
                 raise BenchError(f"the way back of {app} did not lead to {here}:\n{output[-3000:]}")

@@ -17,7 +17,7 @@ from tests.lab import droplet
 from tests.lab.engine import docker, stage
 
 LIMIT = 0.95
-ROUNDS, SECONDS = 6, 5
+ROUNDS, SECONDS = 20, 2
 KIND = "python"
 FOLDER = "/var/lib/bench-bare"
 UNIT = "bench-bare"

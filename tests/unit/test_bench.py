@@ -83,6 +83,12 @@ def test_a_rate_is_compared_the_other_way_round() -> None:
     assert not faster("requests/s", [949.0], "bare", [1000.0], 0.95).good
 
 
+def test_rates_are_compared_pair_by_pair_so_that_a_slow_minute_of_the_machine_does_not_count() -> None:
+    row = faster("requests/s", [960.0, 96.0, 480.0], "bare", [1000.0, 100.0, 500.0], 0.95)
+    assert (row.result, row.good) == ("0.960 x", True)
+    assert not faster("requests/s", [900.0, 990.0, 90.0], "bare", [1000.0, 1000.0, 100.0], 0.95).good
+
+
 def test_table_has_a_line_for_each_figure_with_its_verdict() -> None:
     rows = [
         Row("a", "1.00 s", "ping 0.50 s", "2.00 x", "at most 3 x", True),
