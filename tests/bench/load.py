@@ -71,11 +71,13 @@ class Load:
         )
         self.processes[name, way] = int(ground.client(command))
 
-    def end(self) -> None:
+    def end(self) -> bool:
+        """Whether all of it was still going on."""
         numbers = " ".join(map(str, self.processes.values()))
         # Each stops by itself when it is asked to, and then says what it has seen.
-        ground.client(f"for one in {numbers}; do kill -INT $one || true; done")
+        gone = ground.client(f"for one in {numbers}; do kill -INT $one 2>/dev/null || echo $one; done")
         ground.client(f"for one in {numbers}; do timeout 20 tail --pid=$one -f /dev/null || true; done")
+        return not gone
 
 
 @contextmanager
@@ -89,7 +91,9 @@ def under_load(urls: Mapping[str, str]) -> Iterator[Load]:
                 load.begin(url, name, way)
         yield load
     finally:
-        load.end()
+        lasted = load.end()
+    if not lasted:
+        raise BenchError(f"the load ended before what it was meant for: is that longer than {AT_MOST} s?")
     for name, way in load.processes:
         seen = parse(ground.client(f"cat {FOLDER}/{name}.{way}"))
         load.results[name] = load.results.get(name, Result()) + seen

@@ -61,6 +61,35 @@ def test_a_load_that_died_is_an_error_and_not_a_run_without_failures() -> None:
         load.parse("unable to connect to python.bench.test:https Connection refused\n")
 
 
+class Client:
+    """Stands for the client: `gone` is what it says of processes that are no more."""
+
+    def __init__(self, gone: str) -> None:
+        self.gone, self.scripts = gone, list[str]()
+
+    def __call__(self, script: str) -> str:
+        self.scripts.append(script)
+        return "7" if "wrk" in script else self.gone if "kill" in script else WELL if "cat" in script else ""
+
+
+def test_every_app_is_asked_over_kept_and_over_new_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client("")
+    monkeypatch.setattr("tests.bench.ground.client", client)
+    monkeypatch.setattr("tests.lab.droplet.put", lambda name, files: None)
+    with load.under_load({"python": "https://python.bench.test/"}) as asked:
+        started = [script for script in client.scripts if "wrk" in script]
+        assert ["Connection: keep-alive" in script for script in started] == [True, False]
+        assert all("--connections 4" in script for script in started)
+    assert asked.results["python"].requests == 2 * 30412
+
+
+def test_a_load_that_ended_too_early_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.ground.client", Client("7"))
+    monkeypatch.setattr("tests.lab.droplet.put", lambda name, files: None)
+    with pytest.raises(BenchError, match="the load ended before"), load.under_load({"python": "https://x.test/"}):
+        pass
+
+
 def test_kept_and_new_connections_are_added_up() -> None:
     both = load.parse(WELL) + load.parse(BADLY)
     assert (both.requests, both.failed) == (51412, 17)
