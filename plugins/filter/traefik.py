@@ -212,13 +212,16 @@ def traefik_service(name: str, addresses: Iterable[Any]) -> Row:
 
 def _transport(timeout: Any) -> Row:
     return {
+        # As where no transport is named. In one that is, it is Go's 2, and every further request that comes at the same
+        # time opens a connection to the application anew.
+        "maxIdleConnsPerHost": 200,
         "forwardingTimeouts": {
             "dialTimeout": "5s",
             "responseHeaderTimeout": f"{int(timeout or 60)}s",
             # Shorter than any application server's own (gunicorn 2 s, uvicorn and Node 5 s): a request must not meet a
             # connection that the application is just closing.
             "idleConnTimeout": "1s",
-        }
+        },
     }
 
 
