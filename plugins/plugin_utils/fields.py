@@ -273,7 +273,7 @@ PROCESS_NAME = matches("[a-z][a-z0-9_]{0,30}", "a name in lower-case letters, di
 MIGRATE = Table(
     {
         "sql": Key(
-            Text("a folder of the code with NAME.sql and NAME.down.sql (or NAME_rollback.sql), such as migrations", (relative_path,)), True
+            Text("a folder of the code with NAME.sql and NAME.down.sql or NAME_rollback.sql", (relative_path,)), True
         )
     },
     "what migrates the database, such as alembic upgrade head, or {sql: migrations}",
