@@ -175,7 +175,12 @@ class Nginx:
         self.http, self.https = free_port(), free_port()
         self.metrics = free_port()
         self.files = render_all(
-            {"nginx_metrics_port": self.metrics, **overrides, "nginx_acme_webroot": str(root / "acme")}
+            {
+                "nginx_metrics_port": self.metrics,
+                "nginx_brotli": False,
+                **overrides,
+                "nginx_acme_webroot": str(root / "acme"),
+            }
         )
         for folder in (
             "etc/shipshape/sites",

@@ -120,6 +120,23 @@ def test_the_version_follows_from_the_release(distribution: str, release: str, v
     assert evaluate("{{ nginx_version }}", {"ansible_facts": facts, "nginx_origin": "upstream"}) == "1.28"
 
 
+@pytest.mark.parametrize(
+    ("distribution", "release", "origin", "has"),
+    [
+        ("Debian", "11", "distribution", False),
+        ("Debian", "12", "distribution", True),
+        ("Ubuntu", "22.04", "distribution", False),
+        ("Ubuntu", "24.04", "distribution", True),
+        ("Debian", "13", "upstream", False),
+    ],
+)
+def test_brotli_is_there_where_the_distribution_has_it(distribution: str, release: str, origin: str, has: bool) -> None:
+    facts = {"distribution_version": release, "distribution_major_version": release.split(".")[0]}
+    variables = {"ansible_facts": {**FACTS, "distribution": distribution, **facts}, "nginx_origin": origin}
+    assert ("libnginx-mod-http-brotli-filter" in evaluate("{{ nginx_export_packages }}", variables)) is has
+    assert ("brotli on;" in render_all(variables)["/etc/nginx/nginx.conf"]) is has
+
+
 def test_ipv6_is_listened_on_only_where_the_host_has_it() -> None:
     without = "".join(render_all({"nginx_sites": [static_site(Path("/srv/web"))]}).values())
     with_it = "".join(render_all({"nginx_sites": [static_site(Path("/srv/web"))], "nginx_ipv6": True}).values())
