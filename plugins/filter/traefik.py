@@ -451,6 +451,13 @@ class _Site:
 
         for number, path in enumerate(paths):
             layer(f"layer-{number}", _below(path) if path else EVERYWHERE, 1 + len(path), path, True)
+        # For Traefik %2f is no slash, for who answers it may be: what is written so meets every guard there is.
+        if any(paths):
+            name = f"{self.name}-layer-written"
+            chain = [*([allow] if allow else []), *numbered.values(), *([auth] if auth else [])]
+            row = {"rule": "PathRegexp(`(?i)%2f`)", "priority": 9000, "middlewares": chain, "parentRefs": [self.name]}
+            self.routers[name] = row
+            self.parents.append(name)
         # Whoever looks after the droplet has no password.
         if self.health and (allow or asked):
             layer("layer-health", f"Path({_quoted(self.health)})", 10000, self.health, False)

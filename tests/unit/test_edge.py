@@ -255,6 +255,9 @@ def test_a_password_is_asked_for_on_the_named_paths_only(serve: Serve) -> None:
         with serve(app(upstream.port, basic_auth=auth)) as proxy:
             paths = ("/admin", "/admin/x", "/%61dmin", "/x/../admin", "/api/internal/y", "/administration", "/", "/ws")
             statuses = [proxy.get("api.test", path).status for path in paths]
+            # However it is written: nobody comes to it without a password.
+            for path in ("//admin", "/%2fadmin", "/x/%2e%2e/admin", "/admin?x", "/admin#x", "/x/..%2fadmin"):
+                assert proxy.get("api.test", path).status in (400, 401, 404), path
             proxy.get("api.test", "/", Authorization="Bearer token")
             assert proxy.get("api.test", "/admin", Authorization=login()).status == 200
     assert statuses == [401, 401, 401, 401, 401, 200, 200, 200]
@@ -398,3 +401,28 @@ def test_insightpulse_is_routed_by_path_to_other_hosts_under_either_proxy(serve:
     assert "x-script-name" not in odoo.requests[0][1] and odoo.requests[0][1]["host"] == f"127.0.0.1:{odoo.port}"
     # 100 a minute, 20 at once beyond the first.
     assert 429 in statuses and statuses.count(200) >= 14
+
+
+@pytest.mark.parametrize(
+    "path", ["/.env", "/%2eenv", "/%2f.env", "/a%2f.env", "/a/.git/x", "/a%2f..%2f.env", "/%2F%2Eenv"]
+)
+def test_a_hidden_file_is_nobodys_business_however_it_is_written(serve: Serve, tmp_path: Path, path: str) -> None:
+    for name in ("public/.env", "public/a/.env", "public/a/.git/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("SECRET=1")
+    site = {"name": "web", "domains": ["web.test"], "static": {"root": str(tmp_path / "public"), "spa": True}}
+    with serve(site) as proxy:
+        answer = proxy.get("web.test", path)
+    assert answer.status in (400, 404) and b"SECRET" not in answer.body
+
+
+def test_a_guarded_path_of_a_site_of_files_is_guarded_however_it_is_written(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "public" / "admin").mkdir(parents=True)
+    (tmp_path / "public" / "admin" / "index.html").write_text("SECRET=1")
+    auth = {"users": {"ops": PASSWORD}, "paths": ["/admin"]}
+    files = {"root": str(tmp_path / "public")}
+    with serve({"name": "web", "domains": ["web.test"], "static": files, "basic_auth": auth}) as proxy:
+        for path in ("/admin/", "//admin/", "/%2fadmin/", "/admin%2findex.html", "/x%2f..%2fadmin/", "/%2e/admin/"):
+            answer = proxy.get("web.test", path)
+            assert answer.status in (400, 401, 404) and b"SECRET" not in answer.body, path
+        assert proxy.get("web.test", "/admin/", Authorization=login()).body == b"SECRET=1"
