@@ -257,6 +257,7 @@ ROUTING = {
             lambda _path: RATE_LIMIT,
             "limits by path, such as {/token: {per_minute: 5}}, beside `rate_limit`",
             PLAIN_PATH,
+            label="PATH",
         )
     ),
     "headers": Key(HEADERS),

@@ -131,8 +131,8 @@ def _edge(app: Mapping[str, Any]) -> Row:
         row["allow"] = allowed
     if closed := app.get("maintenance"):
         row["maintenance"] = {"message": str(closed["message"]) if isinstance(closed, Mapping) else ""}
-    if app.get("type") not in ("static", "route") and app.get("health"):
-        row["health"] = str(app["health"])
+    if app.get("type") in PROCESS_TYPES and (health := _health(app.get("health"))["health"]):
+        row["health"] = health
     return row
 
 

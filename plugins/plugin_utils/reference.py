@@ -24,6 +24,7 @@ DEFAULTS = {
     "apps.NAME.source.path": "`.`",
     "apps.NAME.rate_limit": "no limit",
     "apps.NAME.rate_limit.burst": "a tenth of it, at least `20`, but less than it",
+    "apps.NAME.rate_limits.PATH.burst": "as that of `rate_limit`",
     "apps.NAME.basic_auth.paths": "the whole site",
     "apps.NAME.allow": "everybody",
     "apps.NAME.maintenance": "`false`",

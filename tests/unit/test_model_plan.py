@@ -150,6 +150,8 @@ def test_who_may_come_and_what_a_site_says_is_handed_on() -> None:
     assert (planned["maintenance"], planned["basic_auth"]["paths"]) == ({"message": ""}, [])
     assert "maintenance" not in site({"malar-web": {**WEB, "maintenance": False}}, ONE, "web1", "malar-web")
     assert "health" not in planned
+    said = {"malar-api": {**API, "health": {"path": "/health", "body": "ok"}}}
+    assert site(said, ONE, "web1", "malar-api")["health"] == "/health"
 
 
 def test_certificates_cover_redirected_domains_and_skip_addresses() -> None:
