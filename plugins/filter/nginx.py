@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +10,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import (
+    CORS_HEADERS,
+    CORS_METHODS,
+    PRIORITY,
+    RETRY_AFTER,
+    UNAVAILABLE,
+    Limit,
+    auth_paths,
+    is_of_the_proxy,
+    limits,
+    maintenance_text,
+    page,
+    plain_path,
+    users,
+)
 
 #: Our directory beside what the distribution ships.
 HOME = "/etc/nginx/shipshape"
@@ -59,46 +75,70 @@ def nginx_quote(value: Any) -> str:
     return f'"{text}"'
 
 
-def _headers(site: Site, defaults: Mapping[str, Any], identifier: str) -> list[dict[str, str]]:
-    """The site's own header replaces a default of the same name, whatever the case; an empty one removes it."""
-    merged: dict[str, tuple[str, str]] = {}
-    for name, value in (*defaults.items(), *(site.get("headers") or {}).items()):
-        merged[str(name).lower()] = (str(name), "" if value is None else str(value))
+def _headers(site: Site, defaults: Mapping[str, Any], identifier: str) -> list[dict[str, Any]]:
+    """The site's own header replaces a default of the same name, whatever the case; an empty one removes it.
+
+    A default yields to what the application says, a header of the site's own does not.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for own, headers in ((False, defaults), (True, site.get("headers") or {})):
+        for name, value in headers.items():
+            merged[str(name).lower()] = {"name": str(name), "value": "" if value is None else str(value), "own": own}
     found = []
-    for key, (name, value) in merged.items():
-        if not value:
+    for key, header in merged.items():
+        if not header["value"]:
             continue
-        if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-            raise AnsibleFilterError(f"site '{site['name']}': '{name}' is no name of an HTTP header")
+        if not re.fullmatch(r"[A-Za-z0-9-]+", header["name"]):
+            raise AnsibleFilterError(f"site '{site['name']}': '{header['name']}' is no name of an HTTP header")
         variable = re.sub(r"[^a-z0-9]", "_", key)
-        found.append(
-            {"name": name, "value": value, "upstream": variable, "variable": f"shipshape_{identifier}_{variable}"}
-        )
+        found.append({**header, "upstream": variable, "variable": f"shipshape_{identifier}_{variable}"})
     return found
 
 
-def _location(site: Site, location: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a path goes when it is answered by another server."""
-    parts = urlsplit(str(location["upstream"]))
+def _elsewhere(site: Site, said: Mapping[str, Any], prefix: str, where: str) -> dict[str, Any]:
+    """How another server is asked for what is below a prefix."""
+    parts = urlsplit(str(said["upstream"]))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise AnsibleFilterError(
-            f"site '{site['name']}': the upstream of location '{location['path']}' is '{location['upstream']}'; "
+            f"site '{site['name']}': the upstream of {where} is '{said['upstream']}'; "
             "give an address such as https://api.example.com"
         )
-    path = str(location["path"])
-    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+/?", path):
-        raise AnsibleFilterError(f"site '{site['name']}': the location '{path}' must be a path below /, such as /api")
-    prefix = path.rstrip("/")
+    given = {str(name): str(value) for name, value in (said.get("request_headers") or {}).items()}
+    if wrong := [name for name in given if is_of_the_proxy(name)]:
+        raise AnsibleFilterError(f"site '{site['name']}': {where}: the proxy itself sets the request's {wrong[0]}")
+    strip = bool(said.get("strip"))
     return {
-        "prefix": prefix,
         "scheme": parts.scheme,
         "host": parts.hostname,
         "authority": parts.netloc.rpartition("@")[2],
+        "timeout": int(said.get("timeout") or 60),
+        "prefix": prefix if strip else "",
+        "request_headers": given,
         # Without a path the request goes on as it is; with one, the path takes the prefix's place.
         "path": parts.path.rstrip("/"),
-        "timeout": int(location.get("timeout") or 60),
+        "rewrite": bool(strip or parts.path.rstrip("/")),
         "match": re.escape(prefix),
     }
+
+
+def _location(site: Site, location: Mapping[str, Any]) -> dict[str, Any]:
+    """A path that is answered by another server."""
+    prefix = plain_path(location["path"], f"site '{site['name']}': the location")
+    return {
+        "pattern": _below(prefix),
+        "order": (-int(location.get("priority") or PRIORITY), -len(prefix)),
+        "elsewhere": _elsewhere(site, location, prefix, f"location '{prefix}'"),
+    }
+
+
+def _below(path: str) -> str:
+    """A regular expression for the path itself and what is below it, and not for /apis where /api is meant."""
+    return _quotable(f"^{re.escape(path)}(?:/|$)")
+
+
+def _quotable(pattern: str) -> str:
+    """A regular expression that can stand in quotes, with what belongs before it in them, too."""
+    return pattern.replace('"', '\\"')
 
 
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +147,47 @@ def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
         **proxy,
         "green": dict(proxy["green"]) if proxy.get("green") else None,
         "timeout": int(proxy.get("timeout") or 60),
-        "websockets": [path for path in paths if path],
         "websocket_everywhere": "" in paths,
+    }
+
+
+def _routes(site: Site) -> list[dict[str, Any]]:
+    """What does not go to the site itself, in the order in which it is looked for: priority, then the longer path.
+
+    nginx takes the first regular expression that matches, and the longest of other locations: only the former leave
+    the order to us.
+    """
+    routes = [_location(site, location) for location in site.get("locations") or []]
+    for path in (site.get("proxy") or {}).get("websockets") or []:
+        if prefix := str(path).rstrip("/"):
+            routes.append({"pattern": _below(prefix), "order": (-PRIORITY, -len(prefix)), "elsewhere": None})
+    return sorted(routes, key=lambda route: (route["order"], route["pattern"]))
+
+
+def _limit(identifier: str, limit: Limit) -> dict[str, Any]:
+    """A zone of memory that counts, by a name that stays while it counts the same: nginx refuses another key for it.
+
+    nginx counts by the second or the minute, in whole numbers.
+    """
+    part = f"_{hashlib.sha256(limit.path.encode()).hexdigest()[:8]}" if limit.path else ""
+    rate = f"{limit.number}r/s" if limit.seconds == 1 else f"{max(round(limit.number * 60 / limit.seconds), 1)}r/m"
+    return {
+        "pattern": _below(limit.path) if limit.path else "",
+        "key": f"$shipshape_{identifier}{part}_who" if part else "$binary_remote_addr",
+        "zone": f"shipshape_{identifier}{part}{ {1: '_second', 60: '', 3600: '_hour'}[limit.seconds] }",
+        "rate": rate,
+        "burst": limit.burst,
+    }
+
+
+def _cors(site: Site) -> dict[str, Any] | None:
+    cors = site.get("cors")
+    if not cors:
+        return None
+    return {
+        "origins": [str(origin) for origin in cors["origins"]],
+        "methods": ",".join(cors.get("methods") or CORS_METHODS),
+        "headers": ",".join(cors.get("headers") or CORS_HEADERS),
     }
 
 
@@ -119,10 +198,10 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
         raise AnsibleFilterError(
             f"'{name}' is no name for a site: it becomes a file name, so use letters, digits, '.', '-' and '_'"
         )
-    kinds = [kind for kind in ("static", "proxy") if site.get(kind)]
+    kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
     if len(kinds) != 1:
         raise AnsibleFilterError(
-            f"site '{name}' must have either static or proxy; found {' and '.join(kinds) or 'neither'}"
+            f"site '{name}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
         )
     domains = [_host(domain) for domain in site.get("domains") or []]
     if not domains:
@@ -132,6 +211,10 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
     identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
     redirect_domains = [_host(domain) for domain in site.get("redirect_domains") or []]
     self_signed = bool(site.get("self_signed"))
+    closed = bool(maintenance_text(site))
+    own_headers = _headers(site, headers or {}, identifier)
+    # What is said here is not said by the application as well.
+    hidden = [header["name"] for header in own_headers if header["own"]]
     return {
         "name": name,
         "id": identifier,
@@ -144,9 +227,22 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
         "hsts": bool(site.get("hsts", True)) and not self_signed,
         "static": dict(site["static"]) if site.get("static") else None,
         "proxy": _proxy(site["proxy"]) if site.get("proxy") else None,
-        "rate_limit": dict(site["rate_limit"]) if site.get("rate_limit") else None,
-        "locations": [_location(site, location) for location in site.get("locations") or []],
-        "headers": _headers(site, headers or {}, identifier),
+        "limits": [] if closed else [_limit(identifier, limit) for limit in limits(site)],
+        # Of a request that was one too many: by then the slowest of the limits lets one through.
+        "again": max((-(-limit.seconds // limit.number) for limit in limits(site)), default=1),
+        "users": f"{HOME}/users/{name}" if auth_paths(site) and not closed else "",
+        "auth_patterns": [_below(path) if path else "" for path in auth_paths(site)],
+        "allow": [str(address) for address in site.get("allow") or []],
+        "health": str(site.get("health") or "") if site.get("proxy") else "",
+        "health_pattern": _quotable(f"^{re.escape(str(site.get('health') or ''))}$"),
+        "closed": closed,
+        "retry_after": RETRY_AFTER,
+        "route": _elsewhere(site, site["route"], "", "the route") if site.get("route") else None,
+        "routes": [] if closed else _routes(site),
+        "cors": _cors(site),
+        "headers": own_headers,
+        "hidden": hidden + (["Access-Control-Allow-Origin"] if site.get("cors") else []),
+        "max_body_size": str(site[kinds[0]].get("max_body_size") or ""),
     }
 
 
@@ -155,12 +251,24 @@ def nginx_files(sites: Iterable[Site], headers: Mapping[str, Any] | None = None)
 
     They are apart so that each of the two says one thing: where an application listens, and how a site is served.
     """
-    files: list[dict[str, Any]] = []
+    sites = list(sites)
+    files = [_page("unavailable", UNAVAILABLE)]
+    for said in sites:
+        if text := maintenance_text(said):
+            files.append(_page(f"maintenance-{said['name']}", text))
+        if auth_paths(said):
+            text = "".join(f"{line}\n" for line in users(said))
+            secret = {"content": text, "mode": "0640", "group": "www-data", "secret": True}
+            files.append({"path": f"{HOME}/users/{said['name']}", **secret, "reload": SERVICE})
     for site in (nginx_site(site, headers) for site in sites):
         if site["proxy"]:
             files.append(_file(f"{HOME}/upstreams/{site['name']}.conf", "upstream.conf.j2", site))
         files.append(_file(f"{HOME}/sites/{site['name']}.conf", "site.conf.j2", site))
     return files
+
+
+def _page(name: str, text: str) -> dict[str, Any]:
+    return {"path": f"{HOME}/pages/{name}.html", "content": page(text)}
 
 
 def _file(path: str, template: str, site: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,21 @@ from urllib.parse import urlsplit
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import (
+    CORS_HEADERS,
+    CORS_METHODS,
+    PRIORITY,
+    UNAVAILABLE,
+    Limit,
+    auth_paths,
+    covers,
+    is_of_the_proxy,
+    limits,
+    maintenance_text,
+    page,
+    plain_path,
+    users,
+)
 
 #: What the role writes. The droplet's own program checks it and takes it live, into the directory that Traefik watches.
 DECLARED = "/etc/traefik/declared"
@@ -42,11 +57,15 @@ COMPRESSED = [
 #: .git, .env and the like are nobody's business: no router takes them, and Traefik itself answers with 404. The second
 #: expression is what may be asked for below /.well-known/, which must not hide another such part.
 NO_DOTFILES = r"(!PathRegexp(`/\.`) || PathRegexp(`^/\.well-known(/[^./][^/]*)*/?$`))"
-#: Of two routes that match, the one with the higher priority is taken, then the one with the longer path.
-PRIORITY = 10
+#: Below every path that has a service of its own.
 APP_PRIORITY = 1000
-CORS_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-CORS_HEADERS = ["Authorization", "Content-Type"]
+#: Pages of ours, which the file server has, and where it has them.
+PAGES = "shipshape-pages"
+PAGES_DIRECTORY = "/etc/traefik/pages"
+PAGES_PATH = "/shipshape"
+PERIODS = {1: "1s", 60: "1m", 3600: "1h"}
+EVERYWHERE = "PathPrefix(`/`)"
+UPGRADE = "HeaderRegexp(`Upgrade`, `(?i)^websocket$`)"
 SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -191,13 +210,19 @@ def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
         }
     }
     http: Row = {"middlewares": middlewares}
-    sites_of_files = [site for site in sites if site.get("static")]
-    if sites_of_files or settings.get("acme_webroot"):
-        url = f"http://127.0.0.1:{int(settings['files_port'])}"
-        http["services"] = {FILES: {"loadBalancer": {"servers": [{"url": url}]}}}
+    url = f"http://127.0.0.1:{int(settings['files_port'])}"
+    if sites:
+        pages = {"servers": [{"url": url}], "passHostHeader": False}
+        http["services"] = {FILES: {"loadBalancer": {"servers": [{"url": url}]}}, PAGES: {"loadBalancer": pages}}
+        # What Traefik says by itself when an application is not there. It has no way to tell that from the same number
+        # said by the application, which few applications ever say.
+        down = {"status": ["502", "504"], "service": PAGES, "query": f"{PAGES_PATH}/unavailable.html"}
+        middlewares["shipshape-down"] = {"errors": down}
     if settings.get("acme_webroot"):
         # Asked without the name in the request: for a challenge any name is right, also one that is no site yet.
-        http["services"][CHALLENGES] = {"loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}}
+        http.setdefault("services", {})[CHALLENGES] = {
+            "loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}
+        }
         rule = "PathPrefix(`/.well-known/acme-challenge/`)"
         http["routers"] = {CHALLENGES: {"entryPoints": ["web"], "rule": rule, "priority": 1000, "service": CHALLENGES}}
     return {"tls": {"options": {"default": tls}}, "http": http}
@@ -225,11 +250,17 @@ def _transport(timeout: Any) -> Row:
     }
 
 
-def _rate_limit(limit: Mapping[str, Any], settings: Settings) -> Row:
+def _seen(settings: Settings) -> Row:
+    """Whose request it is: that of who has connected, unless a proxy in front says it."""
+    trusted = [str(address) for address in settings.get("trusted_proxies") or []]
+    return {"ipStrategy": {"excludedIPs": trusted}} if trusted else {}
+
+
+def _rate_limit(limit: Limit, settings: Settings) -> Row:
     """nginx lets one request and `burst` more come at once; Traefik's burst counts the first, too."""
-    row: Row = {"average": int(limit["per_minute"]), "period": "1m", "burst": int(limit.get("burst") or 0) + 1}
-    if trusted := [str(address) for address in settings.get("trusted_proxies") or []]:
-        row["sourceCriterion"] = {"ipStrategy": {"excludedIPs": trusted}}
+    row: Row = {"average": limit.number, "period": PERIODS[limit.seconds], "burst": limit.burst + 1}
+    if seen := _seen(settings):
+        row["sourceCriterion"] = seen
     return {"rateLimit": row}
 
 
@@ -265,20 +296,27 @@ class _Site:
         self.middlewares: Row = {}
         self.services: Row = {}
         self.transports: Row = {}
+        #: The routers through which all others are come to.
+        self.parents = [self.name]
+        self.health = str(site.get("health") or "")
 
     @property
     def tls(self) -> Row:
         return {"certResolver": ACME} if _has_own_acme(self.site, self.settings) else {}
 
+    def root(self, part: str, rule: str, middlewares: list[str], service: str = "") -> None:
+        """What a request meets first. Without a service, one of the routers that have it as a parent goes on."""
+        row = {"entryPoints": ["websecure"], "rule": rule, "priority": APP_PRIORITY, "middlewares": middlewares}
+        self.routers[f"{self.name}{part}"] = row | ({"service": service} if service else {}) | {"tls": self.tls}
+
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
-        name = f"{self.name}-{part}"
-        self.routers[name] = {
-            "entryPoints": ["websecure"],
+        """What answers in the end, whichever way it is come to."""
+        self.routers[f"{self.name}-{part}"] = {
             "rule": rule,
             "priority": priority,
             "middlewares": middlewares,
             "service": service,
-            "tls": self.tls,
+            "parentRefs": self.parents,
         }
 
     def middleware(self, part: str, value: Row) -> str:
@@ -296,6 +334,8 @@ class _Site:
         response["Server"] = ""
         headers: Row = {"customRequestHeaders": {"Forwarded": "", "Proxy": ""}, "customResponseHeaders": response}
         if cors := self.site.get("cors"):
+            # Who may ask is said here, and not by the application as well.
+            response["Access-Control-Allow-Origin"] = ""
             headers |= {
                 "accessControlAllowOriginList": [str(origin) for origin in cors["origins"]],
                 "accessControlAllowMethods": list(cors.get("methods") or CORS_METHODS),
@@ -311,86 +351,139 @@ class _Site:
             return
         target = {"regex": r"^https?://[^/]+/(.*)$", "replacement": f"https://{_host(self.domains[0])}/${{1}}"}
         redirect = self.middleware("redirect", {"redirectRegex": {**target, "permanent": True}})
-        self.router("redirect", _hosts(names), "noop@internal", [headers, redirect], _priority())
+        self.root("-redirect", _hosts(names), [headers, redirect], "noop@internal")
 
-    def location(self, number: int, location: Mapping[str, Any], before: list[str]) -> None:
-        path = str(location["path"])
-        parts = urlsplit(str(location["upstream"]))
+    def other(self, part: str, rule: str, said: Mapping[str, Any], prefix: str, priority: int, body: str) -> None:
+        """What another server answers: it is asked by its own name, as is its certificate."""
+        where = f"location '{prefix}'" if prefix else "the route"
+        parts = urlsplit(str(said["upstream"]))
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise AnsibleFilterError(
-                f"site '{self.name}': the upstream of location '{path}' is '{location['upstream']}'; "
+                f"site '{self.name}': the upstream of {where} is '{said['upstream']}'; "
                 "give an address such as https://api.example.com"
             )
-        if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+/?", path):
-            raise AnsibleFilterError(f"site '{self.name}': the location '{path}' must be a path below /, such as /api")
-        prefix = path.rstrip("/")
-        part = f"location-{number}"
-        chain = list(before)
-        if given := location.get("request_headers"):
+        chain = []
+        if given := said.get("request_headers"):
+            if wrong := [name for name in given if is_of_the_proxy(str(name))]:
+                raise AnsibleFilterError(f"site '{self.name}': {where}: the proxy itself sets the request's {wrong[0]}")
             named = {"customRequestHeaders": {str(name): str(value) for name, value in given.items()}}
             chain.append(self.middleware(f"{part}-headers", {"headers": named}))
-        if location.get("strip"):
+        below = re.escape(prefix)
+        if said.get("strip"):
             chain.append(self.middleware(f"{part}-strip", {"stripPrefix": {"prefixes": [prefix]}}))
+            below = ""
         if target := parts.path.rstrip("/"):
-            replaced = {"regex": f"^{re.escape(prefix)}(?:/(.*))?$", "replacement": f"{target}/$1"}
+            replaced = {"regex": f"^{below}(?:/(.*))?$", "replacement": f"{target}/$1"}
             chain.append(self.middleware(part, {"replacePathRegex": replaced}))
-        name = self.elsewhere(part, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", location.get("timeout"))
-        rule = f"{_hosts(self.domains)} && {_below(prefix)} && {NO_DOTFILES}"
-        self.router(part, rule, name, chain, _priority(prefix, location.get("priority")))
-
-    def elsewhere(self, part: str, url: str, timeout: Any) -> str:
-        """A service on another host, asked by its own name, as is its certificate."""
         name = f"{self.name}-{part}"
-        balancer = {"servers": [{"url": url}], "passHostHeader": False, "serversTransport": name}
-        self.services[name] = {"loadBalancer": balancer}
-        self.transports[name] = _transport(timeout)
-        return name
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self.services[name] = {
+            "loadBalancer": {"servers": [{"url": url}], "passHostHeader": False, "serversTransport": name}
+        }
+        self.transports[name] = _transport(said.get("timeout"))
+        self.router(part, rule, name, ["shipshape-down", *chain, body], priority)
+        # What is buffered cannot become a WebSocket.
+        self.router(f"{part}-websocket", f"{rule} && {UPGRADE}", name, chain, priority + 1)
 
-    def route(self, before: list[str]) -> None:
-        route = self.site["route"]
-        name = self.elsewhere("route", str(route["upstream"]).rstrip("/"), route.get("timeout"))
-        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
-        self.router("route", rule, name, [*before, self.body(route)], APP_PRIORITY)
+    def location(self, number: int, location: Mapping[str, Any], body: str) -> None:
+        prefix = plain_path(location["path"], f"site '{self.name}': the location")
+        priority = _priority(prefix, location.get("priority"))
+        self.other(f"location-{number}", _below(prefix), location, prefix, priority, body)
 
     def body(self, part: Mapping[str, Any]) -> str:
         size = _size(part.get("max_body_size") or self.settings["max_body_size"], f"site '{self.name}'")
         return self.middleware("body", {"buffering": {"maxRequestBodyBytes": size, "disableResponseBuffer": True}})
 
-    def files(self, before: list[str]) -> None:
-        rule = f"{_hosts(self.domains)} && {NO_DOTFILES}"
-        self.router("files", rule, FILES, [*before, self.body(self.site["static"])], APP_PRIORITY)
-
-    def proxy(self, before: list[str]) -> None:
-        proxy = self.site["proxy"]
+    def proxy(self, proxy: Mapping[str, Any], body: str) -> None:
         self.transports[self.name] = _transport(proxy.get("timeout"))
         # Only what did not reach the application is asked again, so that this is safe for any method.
-        chain = [*before, self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})]
-        body = self.body(proxy)
+        retry = self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})
+        chain = ["shipshape-down", retry, body]
+        if maintenance_text(self.site):
+            if self.health:
+                self.router("health", f"Path({_quoted(self.health)})", self.name, chain, _priority(self.health, 1000))
+            return
         paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
-        hosts = _hosts(self.domains)
         # What is buffered cannot become a WebSocket.
         for number, path in enumerate(paths):
-            rule = f"{hosts} && HeaderRegexp(`Upgrade`, `(?i)^websocket$`) && {NO_DOTFILES}"
-            if path:
-                rule += f" && {_below(path)}"
-            self.router(f"websocket-{number}", rule, self.name, chain, _priority(path))
-        self.router("app", f"{hosts} && {NO_DOTFILES}", self.name, [*chain, body], APP_PRIORITY)
+            rule = f"{UPGRADE} && {_below(path)}" if path else UPGRADE
+            self.router(f"websocket-{number}", rule, self.name, [retry], _priority(path))
+        self.router("app", EVERYWHERE, self.name, chain, APP_PRIORITY)
+
+    def closed(self) -> None:
+        """What a site answers while it is closed."""
+        replaced = {"replacePath": {"path": f"{PAGES_PATH}/{self.name}"}}
+        self.router("maintenance", EVERYWHERE, PAGES, [self.middleware("maintenance", replaced)], APP_PRIORITY)
+
+    def layers(self) -> None:
+        """Routers between the site's own and those that answer, where not all paths are to be treated alike.
+
+        Each counts for itself, so that all requests for a limited path go through one; a limit within another's path
+        has one of its own for both.
+        """
+        open_now = not maintenance_text(self.site)
+        given = [limit for limit in limits(self.site) if limit.path] if open_now else []
+        asked = auth_paths(self.site) if open_now else []
+        allow = ""
+        if addresses := [str(address) for address in self.site.get("allow") or []]:
+            listed: Row = {"sourceRange": addresses}
+            if seen := _seen(self.settings):
+                listed |= seen
+            allow = self.middleware("allow", {"ipAllowList": listed})
+        numbered = {
+            limit: self.middleware(f"limit-{number}", _rate_limit(limit, self.settings))
+            for number, limit in enumerate(given)
+        }
+        auth = f"{self.name}-users" if asked else ""
+        if not (allow or numbered or auth):
+            return
+        paths = dict.fromkeys(["", *(limit.path for limit in given), *(path for path in asked if path)])
+        self.parents = []
+
+        def layer(part: str, rule: str, priority: int, path: str, watched: bool) -> None:
+            chain = [allow] if allow and watched else []
+            chain += [name for limit, name in numbered.items() if covers(limit.path, path)]
+            chain += [auth] if watched and any(covers(above, path) for above in asked) else []
+            name = f"{self.name}-{part}"
+            row = {"rule": rule, "priority": priority, "middlewares": chain, "parentRefs": [self.name]}
+            self.routers[name] = row
+            self.parents.append(name)
+
+        for number, path in enumerate(paths):
+            layer(f"layer-{number}", _below(path) if path else EVERYWHERE, 1 + len(path), path, True)
+        # For Traefik %2f is no slash, for who answers it may be: what is written so meets every guard there is.
+        if any(paths):
+            name = f"{self.name}-layer-written"
+            chain = [*([allow] if allow else []), *numbered.values(), *([auth] if auth else [])]
+            row = {"rule": "PathRegexp(`(?i)%2f`)", "priority": 9000, "middlewares": chain, "parentRefs": [self.name]}
+            self.routers[name] = row
+            self.parents.append(name)
+        # Whoever looks after the droplet has no password.
+        if self.health and (allow or asked):
+            layer("layer-health", f"Path({_quoted(self.health)})", 10000, self.health, False)
 
     def dynamic(self) -> Row:
         headers = self.headers()
         self.redirects(headers)
         chain = [headers]
-        if limit := self.site.get("rate_limit"):
-            chain.append(self.middleware("limit", _rate_limit(limit, self.settings)))
-        chain.append("shipshape-compress")
-        for number, location in enumerate(self.site.get("locations") or []):
-            self.location(number, location, chain)
+        closed = bool(maintenance_text(self.site))
+        whole = [limit for limit in limits(self.site) if not limit.path and not closed]
+        for limit in whole:
+            part = "limit" if len(whole) == 1 else f"limit-{PERIODS[limit.seconds]}"
+            chain.append(self.middleware(part, _rate_limit(limit, self.settings)))
+        self.root("", f"{_hosts(self.domains)} && {NO_DOTFILES}", [*chain, "shipshape-compress"])
+        self.layers()
+        body = self.body(self.site[self.kind])
+        for number, location in enumerate(self.site.get("locations") or [] if not closed else []):
+            self.location(number, location, body)
         if self.kind == "proxy":
-            self.proxy(chain)
+            self.proxy(self.site["proxy"], body)
+        if closed:
+            self.closed()
         elif self.kind == "route":
-            self.route(chain)
-        else:
-            self.files(chain)
+            self.other("route", EVERYWHERE, self.site["route"], "", APP_PRIORITY, body)
+        elif self.kind == "static":
+            self.router("files", EVERYWHERE, FILES, [body], APP_PRIORITY)
         parts = {
             "routers": self.routers,
             "middlewares": self.middlewares,
@@ -399,6 +492,13 @@ class _Site:
         }
         # Traefik refuses an empty section.
         return {"http": {name: part for name, part in parts.items() if part}}
+
+
+def traefik_users(site: Site) -> Row:
+    """Who knows the password of a site; a file of its own, which is never shown."""
+    # What the application gets is the proxy's own business.
+    auth = {"users": users(site), "removeHeader": True, "realm": "Restricted"}
+    return {"http": {"middlewares": {f"{_identifier(site['name'])}-users": {"basicAuth": auth}}}}
 
 
 def traefik_site(site: Site, settings: Settings) -> Row:
@@ -458,15 +558,27 @@ def traefik_files(sites: Iterable[Site], settings: Settings) -> list[Row]:
         texts[f"site-{site['name']}.yml"] = to_text(traefik_site(site, settings))
         if site.get("proxy"):
             texts.update((name, to_text(service)) for name, service in _services(site).items())
+    secrets = {f"users-{site['name']}.yml": to_text(traefik_users(site)) for site in sites if auth_paths(site)}
     rows = [
         {key: row[key] for key in ("name", "certificate", "key", "default")}
         for row in traefik_certificates(sites, settings)
     ]
     texts["certificates.json"] = json.dumps(rows, indent=1) + "\n"
-    return [
+    entries: list[Row] = [
         {"path": f"{DECLARED}/{name}", "content": text, "mode": "0640", "reload": SERVICE}
         for name, text in texts.items()
     ]
+    entries += [
+        {"path": f"{DECLARED}/{name}", "content": text, "mode": "0640", "reload": SERVICE, "secret": True}
+        for name, text in secrets.items()
+    ]
+    if sites:
+        pages = {"unavailable": UNAVAILABLE} | {
+            f"maintenance-{site['name']}": text for site in sites if (text := maintenance_text(site))
+        }
+        entries.append({"path": PAGES_DIRECTORY, "state": "directory"})
+        entries += [{"path": f"{PAGES_DIRECTORY}/{name}.html", "content": page(text)} for name, text in pages.items()]
+    return entries
 
 
 class FilterModule:

@@ -56,6 +56,7 @@ class Nginx:
 
     log = "/var/log/nginx/access.log"
     sites = "/etc/nginx/shipshape/sites"
+    declared = "/etc/nginx/shipshape/upstreams"
     status = re.compile(r'"status":(\d+)')
 
     def unready(self, app: str) -> str:
@@ -71,8 +72,19 @@ class Nginx:
         return lead(app, colour)
 
     def upstreams(self, app: str, colour: str) -> tuple[str, ...]:
-        """How the log names the release that has answered."""
-        return ('"upstream":"shipshape_{}_{}"'.format(re.sub(r"[^A-Za-z0-9]", "_", app), colour),)
+        """How the log names the release that has answered.
+
+        When none has, a page of ours is shown: then the log has its address alone, or its name in the place of that.
+        """
+        name = "shipshape_{}_{}".format(re.sub(r"[^A-Za-z0-9]", "_", app), colour)
+        try:
+            with open(os.path.join(self.declared, app + ".conf"), encoding="utf-8") as stream:
+                block = re.search(rf"^upstream {name} {{(.*?)^}}", stream.read(), re.MULTILINE | re.DOTALL)
+        except OSError:
+            block = None
+        addresses = re.findall(r"^\s*server (\S+);", block.group(1), re.MULTILINE) if block else []
+        silent = [f'"upstream":"","upstream_address":"{one}{end}' for one in (*addresses, name) for end in ('"', ", ")]
+        return (f'"upstream":"{name}"', *silent)
 
 
 class Traefik:
@@ -103,9 +115,21 @@ class Traefik:
         return changed
 
     def upstreams(self, app: str, colour: str) -> tuple[str, ...]:
-        """The log has the address that has answered, which no two releases share."""
+        """The log has the address that has answered, which no two releases share.
+
+        When none has, a page of ours is shown, and the log has the address of that: then it counts whose it would have
+        been, and that is the release that the proxy leads to.
+        """
         addresses = re.findall(r"url: http://(\S+)", self._declared(app, colour))
-        return tuple(f'"ServiceAddr":"{address}"' for address in addresses)
+        marks = [f'"ServiceAddr":"{address}"' for address in addresses]
+        try:
+            with open(os.path.join(self.declared, "base.yml"), encoding="utf-8") as stream:
+                pages = re.search(r"shipshape-pages:\s+loadBalancer:\s+servers:\s+- url: http://(\S+)", stream.read())
+        except OSError:
+            pages = None
+        if pages:
+            marks.append(f'\\u003e {app}-app@file","ServiceAddr":"{pages.group(1)}"')
+        return tuple(marks)
 
 
 PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx, "traefik": Traefik}

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from ..module_utils.app_types import PROCESS_TYPES
 from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
-from .plan import POSTGRESQL_PORT, text
-from .problems import Path, Problem, meant
+from .plan import POSTGRESQL_PORT, PROXY_PORTS, text
+from .problems import Path, Problem, listing, meant
+from .site import PERIODS
 from .topology import GROUPS, LOOPBACK
 
 Variables = Mapping[str, Any]
@@ -110,9 +111,9 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     for name, app in apps.items():
         path: Path = ("apps", name)
         yield from _site(app, path)
+        yield from _limits(app, path)
         yield from _built(app, path)
         yield from _groups(app, path, groups)
-        yield from _only_traefik(app, path, variables.get("proxy"))
         if app.get("type") in PROCESS_TYPES:
             yield from _process(name, app, path, groups)
 
@@ -133,10 +134,11 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = variables.get("hardening_ssh_port", 22)
     ssh = int(ssh) if str(ssh).isdigit() else 22
     taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
-    if variables.get("proxy") == "traefik":
-        for name, port in (("metrics", 8082), ("files", 8081)):
-            given = str(variables.get(f"traefik_{name}_port", port))
-            taken[int(given) if given.isdigit() else port] = f"Traefik ({name})"
+    proxy = str(variables.get("proxy", "nginx"))
+    for name, port in PROXY_PORTS.get(proxy, {}).items():
+        given = str(variables.get(f"{name.replace('-', '_')}_port", port))
+        part = name.removeprefix(f"{proxy}-")
+        taken[int(given) if given.isdigit() else port] = f"{'Traefik' if proxy == 'traefik' else proxy} ({part})"
     if ssh in taken:
         wanted = "a port that nothing else has, such as 22 or 2222"
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
@@ -233,19 +235,22 @@ def _paths(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
         served.setdefault(location, f"`{steps[0]}`")
 
 
-def _only_traefik(app: Mapping[str, Any], path: Path, proxy: Any) -> Iterator[Problem]:
-    """What is not there with nginx is said, and not passed over."""
-    if proxy == "traefik":
-        return
-    wanted = "`proxy: traefik`, or an inventory without it: the proxy nginx cannot do it"
-    if app.get("type") == "route":
-        yield Problem((*path, "type"), "a route to another host for a whole site", wanted)
-    if "cors" in app:
-        yield Problem((*path, "cors"), "origins whose scripts may ask", wanted)
-    for location, said in _mapping(app.get("locations")).items():
-        for key in ("strip", "priority", "request_headers"):
-            if key in _mapping(said) and said[key] is not False:
-                yield Problem((*path, "locations", str(location), key), "a setting of Traefik's", wanted)
+def _limits(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """A limit that says no number."""
+    limits: list[tuple[Path, Any]] = [(("rate_limit",), app.get("rate_limit"))]
+    limits += [(("rate_limits", str(key)), limit) for key, limit in _mapping(app.get("rate_limits")).items()]
+    for steps, limit in limits:
+        if isinstance(limit, Mapping) and not set(limit) & set(PERIODS):
+            yield Problem(
+                (*path, *steps), "a limit without a number", f"one of {listing(PERIODS)}, such as per_minute: 60"
+            )
+    # Where domains are needed anyway, their absence is said there.
+    if not app.get("domains") and app.get("type") not in ("static", "route"):
+        for key in ("rate_limit", "rate_limits", "headers", "basic_auth", "allow", "maintenance", "cors", "locations"):
+            if key in app:
+                yield Problem(
+                    (*path, key), "a setting of a site, but no `domains`", "`domains` beside it, or no such key"
+                )
 
 
 def _built(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import ipaddress
 import re
 import shlex
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from .names import is_address, is_hostname
 from .problems import Fault, count, describe, meant, quoted
 from .schema import Check
+from .site import LONGEST_PASSWORD
 
 EMAIL = re.compile(r"[^@\s]+@([^@\s]+)")
 # RFC 2606 and 6761. `.test` is missing on purpose: a laboratory may use it, no template does.
@@ -148,6 +150,26 @@ def git_url(value: str) -> Fault | None:
     if example_domain(host):
         return Fault(f"{quoted(value)}, at a domain reserved for examples", "the address of your repository")
     return None
+
+
+def network(value: str) -> Fault | None:
+    """An address, or a network."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            return Fault(quoted(value), f"the network itself: {ipaddress.ip_network(value, strict=False)}")
+        return Fault(quoted(value), "an address such as 198.51.100.7, or a network such as 10.0.0.0/8")
+    return None
+
+
+def basic_password(value: str) -> Fault | None:
+    """A password that a browser is asked for: bcrypt looks at no more than 72 bytes."""
+    if len(value.encode()) > LONGEST_PASSWORD:
+        return Fault(
+            f"a value of {len(value.encode())} bytes", f"{LONGEST_PASSWORD} bytes at most: bcrypt looks at no more"
+        )
+    return strong(12)(value)
 
 
 def url_path(value: str) -> Fault | None:

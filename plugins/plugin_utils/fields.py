@@ -8,6 +8,7 @@ from ..module_utils.app_types import HOOKS
 from .checks import (
     ISSUED,
     absolute_path,
+    basic_password,
     command,
     domain,
     email,
@@ -16,6 +17,7 @@ from .checks import (
     hostname,
     https_url,
     matches,
+    network,
     placeholder,
     public_key,
     relative_path,
@@ -37,6 +39,7 @@ from .names import (
 )
 from .problems import Fault, count, listing, quoted
 from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
+from .site import is_of_the_proxy
 
 
 def app_name(value: str) -> Fault | None:
@@ -126,10 +129,12 @@ SOURCE = Table(
 
 RATE_LIMIT = Table(
     {
-        "per_minute": Key(Number("requests a minute and address, 1 to 1000000", 1, 1000000), required=True),
+        "per_second": Key(Number("requests a second and address, 1 to 1000000", 1, 1000000)),
+        "per_minute": Key(Number("requests a minute and address, 1 to 1000000", 1, 1000000)),
+        "per_hour": Key(Number("requests an hour and address, 60 to 10000000", 60, 10000000)),
         "burst": Key(Number("requests let through at once, 0 to 1000000", 0, 1000000)),
     },
-    "a limit for each address, such as {per_minute: 1000}",
+    "a limit for each address, such as {per_minute: 1000}; with {per_minute: 1000, per_hour: 10000} both hold",
 )
 
 DATABASE = Table(
@@ -143,18 +148,72 @@ DATABASE = Table(
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
 )
 
+
+def request_header(value: str) -> Fault | None:
+    """The name of a header that another host gets."""
+    if fault := matches("[A-Za-z0-9-]+", "the name of a header: letters, digits and hyphens")(value):
+        return fault
+    return Fault(f"{value}, which the proxy itself sets", "no such header") if is_of_the_proxy(value) else None
+
+
 UPSTREAM = Text("the https URL of another host, such as https://api.example.com", (https_url,))
-HEADERS = Pairs(
+REQUEST_HEADERS = Pairs(
     lambda _name: Text("the header's value", (matches(r"[ -~]+", "a text in one line of plain characters"),)),
     "headers, such as {X-Script-Name: /superset}",
-    matches("[A-Za-z0-9-]+", "the name of a header: letters, digits and hyphens"),
+    request_header,
+)
+PLAIN_PATH = matches(r"(/[A-Za-z0-9._~-]+)+", "a path below /, such as /token, with no slash at its end")
+
+
+def response_header(value: str) -> Fault | None:
+    """The name of a header that a site adds to its answers."""
+    if fault := matches("[A-Za-z0-9-]+", "the name of a header: letters, digits and hyphens")(value):
+        return fault
+    if value.lower() == "strict-transport-security":
+        return Fault(f"{value}, which the proxy itself sets", "`nginx_hsts`, which holds for all sites")
+    if value.lower().startswith("access-control-"):
+        return Fault(f"{value}, which the proxy itself sets", "`cors` beside `headers`")
+    if value.lower() in {"content-length", "content-encoding", "transfer-encoding", "connection", "date", "server"}:
+        return Fault(f"{value}, which the proxy itself sets", "no such header")
+    return None
+
+
+HEADERS = Pairs(
+    lambda _name: Scalar(
+        'the header\'s value, or "" for no such header', (matches(r"[ -~]*", "a text in one line of plain characters"),)
+    ),
+    "headers of all answers, such as {Content-Security-Policy: \"default-src 'self'\"}",
+    response_header,
+)
+BASIC_AUTH = Table(
+    {
+        "users": Key(
+            Pairs(
+                lambda _name: Text("a password from the vault", (basic_password,), True),
+                'names with their passwords, such as {ops: "{{ vault_ops_password }}"}',
+                matches(r"[A-Za-z0-9._@-]+", "a user's name: letters, digits and ._@-"),
+            ),
+            required=True,
+        ),
+        "paths": Key(
+            Items(Text("a path of the site", (PLAIN_PATH,)), "the paths to guard, such as [/admin]", 1, or_one=True)
+        ),
+    },
+    'who may come, such as {users: {ops: "{{ vault_ops_password }}"}}',
+)
+MAINTENANCE = OneOf(
+    Flag("true (closed: everybody is told to come again, but for the health path) or false"),
+    Table(
+        {"message": Key(Text("what the page says, in plain text"), required=True)},
+        'true, or {message: "Back at 18:00."}: everybody is told to come again',
+    ),
 )
 LOCATION = Table(
     {
         "url": Key(UPSTREAM, required=True),
         "strip": Key(Flag("true (the other host does not see the path itself) or false")),
         "priority": Key(Number("which path goes first, 1 to 1000; without it 10, and the longer path first", 1, 1000)),
-        "request_headers": Key(HEADERS),
+        "request_headers": Key(REQUEST_HEADERS),
     },
     "the https URL of another host, or {url: …, strip: true}",
 )
@@ -193,6 +252,25 @@ ROUTING = {
         Items(Text("a domain", (hostname,)), "a list of domains that lead to the first of `domains`")
     ),
     "rate_limit": Key(RATE_LIMIT),
+    "rate_limits": Key(
+        Pairs(
+            lambda _path: RATE_LIMIT,
+            "limits by path, such as {/token: {per_minute: 5}}, beside `rate_limit`",
+            PLAIN_PATH,
+            label="PATH",
+        )
+    ),
+    "headers": Key(HEADERS),
+    "basic_auth": Key(BASIC_AUTH),
+    "allow": Key(
+        Items(
+            Text("an address or a network, such as 198.51.100.0/24", (network,)),
+            "who may come, such as [198.51.100.0/24]; everybody else is refused, but for the health path",
+            1,
+            or_one=True,
+        )
+    ),
+    "maintenance": Key(MAINTENANCE),
     "cors": Key(CORS),
     "locations": Key(
         Pairs(

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ..module_utils.app_types import PROCESS_TYPES
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
+from .site import PERIODS
 from .topology import LOOPBACK, Topology
 
 Apps = Mapping[str, Mapping[str, Any]]
@@ -24,8 +25,11 @@ STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
-#: What Traefik needs of the loopback interface beside the ports of the web, unless the inventory moves them.
-TRAEFIK_PORTS = {"traefik-metrics": 8082, "traefik-files": 8081}
+#: What a proxy needs of the loopback interface beside the ports of the web, unless the inventory moves them.
+PROXY_PORTS = {
+    "nginx": {"nginx-metrics": 8082},
+    "traefik": {"traefik-metrics": 8082, "traefik-files": 8081},
+}
 
 
 class PlanError(ValueError):
@@ -82,10 +86,7 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "hsts": not self_signed,
         "locations": [_location(path, said) for path, said in (app.get("locations") or {}).items()],
     }
-    if limit := app.get("rate_limit"):
-        per_minute = int(limit["per_minute"])
-        # A page with its assets arrives at once: without room for that, the limit would hit honest visitors first.
-        site["rate_limit"] = {"per_minute": per_minute, "burst": int(limit.get("burst") or max(per_minute // 10, 20))}
+    site.update(_edge(app))
     if cors := app.get("cors"):
         site["cors"] = {key: _texts(cors.get(key)) for key in ("origins", "methods", "headers")}
     if app["type"] == "route":
@@ -112,6 +113,36 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "max_body_size": str(app.get("max_body_size") or "10m"),
     }
     return site
+
+
+def _edge(app: Mapping[str, Any]) -> Row:
+    """Who may come to a site, how often, and what all answers say."""
+    row: Row = {}
+    if limit := app.get("rate_limit"):
+        row["rate_limit"] = _rates(limit)
+    if given := app.get("rate_limits"):
+        row["rate_limits"] = {path: _rates(limit) for path, limit in given.items()}
+    if headers := app.get("headers"):
+        row["headers"] = {name: text(value) for name, value in headers.items()}
+    if auth := app.get("basic_auth"):
+        users = {name: str(password) for name, password in auth["users"].items()}
+        row["basic_auth"] = {"users": users, "paths": _texts(auth.get("paths"))}
+    if allowed := _texts(app.get("allow")):
+        row["allow"] = allowed
+    if closed := app.get("maintenance"):
+        row["maintenance"] = {"message": str(closed["message"]) if isinstance(closed, Mapping) else ""}
+    if app.get("type") in PROCESS_TYPES and (health := _health(app.get("health"))["health"]):
+        row["health"] = health
+    return row
+
+
+def _rates(limit: Mapping[str, Any]) -> Row:
+    """A limit with its burst. A page with its assets arrives at once: without room for that, the limit would hit honest
+    visitors first. But where few requests are allowed, no more than those come at once."""
+    rates = {key: int(limit[key]) for key in PERIODS if limit.get(key)}
+    least = min(rates.values())
+    burst = limit.get("burst")
+    return {**rates, "burst": int(burst) if burst is not None else min(least - 1, max(least // 10, 20))}
 
 
 def _location(path: str, said: str | Mapping[str, Any]) -> Row:
@@ -177,7 +208,7 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
     if host in topology.proxy:
         for name, port in (("http", 80), ("https", 443)):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": ["*"], "sources": []})
-        for name, port in TRAEFIK_PORTS.items() if proxy == "traefik" else ():
+        for name, port in PROXY_PORTS.get(proxy, {}).items():
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
     for name, app in _with_process(apps).items() if host in topology.app else ():

@@ -23,7 +23,11 @@ DEFAULTS = {
     "apps.NAME.source.version": "`main`",
     "apps.NAME.source.path": "`.`",
     "apps.NAME.rate_limit": "no limit",
-    "apps.NAME.rate_limit.burst": "a tenth of it, at least `20`",
+    "apps.NAME.rate_limit.burst": "a tenth of it, at least `20`, but less than it",
+    "apps.NAME.rate_limits.PATH.burst": "as that of `rate_limit`",
+    "apps.NAME.basic_auth.paths": "the whole site",
+    "apps.NAME.allow": "everybody",
+    "apps.NAME.maintenance": "`false`",
     "apps.NAME.max_body_size": '`"10m"`',
     "apps.NAME.keep_releases": "`5`",
     "apps.NAME.database": "no database",
@@ -57,13 +61,14 @@ _KINDS: dict[type, str] = {
     Table: "dictionary",
     Pairs: "dictionary",
     Choice: "dictionary",
-    OneOf: "text or dictionary",
     Scalar: "text, number, true or false",
 }
 
 
 def _kind(kind: Kind) -> str:
     secret = ", secret" if isinstance(kind, Text) and kind.secret else ""
+    if isinstance(kind, OneOf):
+        return f"{_KINDS[type(kind.short)]} or dictionary"
     return _KINDS[type(kind)] + secret
 
 

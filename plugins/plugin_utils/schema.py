@@ -102,9 +102,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A text in short, or a table that says more."""
+    """A text (or true) in short, or a table that says more."""
 
-    short: Text
+    short: Text | Flag
     table: Table
 
     @property

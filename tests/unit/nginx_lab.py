@@ -74,7 +74,7 @@ def render_all(overrides: dict[str, Any]) -> dict[str, str]:
         str(entry["path"]): render(str(entry["template"]), {**overrides, **(entry.get("vars") or {})})
         for entry in entries
         if entry.get("template")
-    }
+    } | {str(entry["path"]): str(entry["content"]) for entry in entries if entry.get("content")}
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def make_certificate(directory: Path, name: str) -> None:
 class Upstream:
     """An application that remembers what it was asked and answers with chosen headers, on request over TLS."""
 
-    def __init__(self, answer: dict[str, str] | None = None, tls: Path | None = None) -> None:
+    def __init__(self, answer: dict[str, str] | None = None, tls: Path | None = None, status: int = 200) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.names: list[str | None] = []
         #: The ports that it was asked from: one for each connection.
@@ -134,12 +134,16 @@ class Upstream:
             def do_GET(self) -> None:
                 upstream.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
                 upstream.connections.add(self.client_address[1])
-                self.send_response(200)
+                self.send_response(status)
                 for key, value in (answer or {}).items():
                     self.send_header(key, value)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"ok")
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                self.do_GET()
 
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
@@ -169,8 +173,25 @@ class Nginx:
         self.root = root
         self.trusted = trusted or Path("/etc/ssl/certs/ca-certificates.crt")
         self.http, self.https = free_port(), free_port()
-        self.files = render_all({**overrides, "nginx_acme_webroot": str(root / "acme")})
-        for folder in ("etc/shipshape/sites", "etc/shipshape/upstreams", "etc/conf.d", "log", "acme", "tls"):
+        self.metrics = free_port()
+        self.files = render_all(
+            {
+                "nginx_metrics_port": self.metrics,
+                "nginx_brotli": False,
+                **overrides,
+                "nginx_acme_webroot": str(root / "acme"),
+            }
+        )
+        for folder in (
+            "etc/shipshape/sites",
+            "etc/shipshape/upstreams",
+            "etc/shipshape/pages",
+            "etc/shipshape/users",
+            "etc/conf.d",
+            "log",
+            "acme",
+            "tls",
+        ):
             (root / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(nginx_home() / "etc/nginx/mime.types", root / "etc/mime.types")
         # Where nginx keeps bodies by itself is a directory that only the installed package has.

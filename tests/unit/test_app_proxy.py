@@ -79,7 +79,7 @@ def test_answers_of_others_and_our_own_asking_do_not_count() -> None:
         tally.take(other)
     tally.take(line(404))
     assert (tally.answers, tally.errors) == (1, 0)
-    assert app_proxy.Nginx().upstreams("shop-api", "blue") == ('"upstream":"shipshape_shop_api_blue"',)
+    assert app_proxy.Nginx().upstreams("shop-api", "blue")[0] == '"upstream":"shipshape_shop_api_blue"'
 
 
 def fare(
@@ -203,6 +203,20 @@ def test_traefik_follows_the_record_by_what_its_own_program_publishes(
         (tmp_path / "declared" / f"live-shop.{colour}.yml").write_text(text)
     assert proxy.unready("shop") == ""
     assert proxy.upstreams("shop", "green") == ('"ServiceAddr":"10.0.0.1:20011"', '"ServiceAddr":"10.0.0.2:20011"')
+    pages = {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:8081"}], "passHostHeader": False}}
+    base = {"http": {"services": {"shipshape-pages": pages}}}
+    (tmp_path / "declared" / "base.yml").write_text(yaml.safe_dump(base, sort_keys=False))
+    tally = app_proxy.Tally(proxy.upstreams("shop", "green"), proxy.status)
+    for status, site, router, address in (
+        (502, "shop", "shop-app", "127.0.0.1:8081"),
+        (502, "my-shop", "my-shop-app", "127.0.0.1:8081"),
+        (503, "shop", "shop-maintenance", "127.0.0.1:8081"),
+        (200, "shop", "shop-app", "10.0.0.2:20011"),
+    ):
+        routers = f'"RouterName":"{site}@file -\\u003e {router}@file"'
+        tally.take(f'{{"DownstreamStatus":{status},{routers},"ServiceAddr":"{address}"}}')
+    # A release that has crashed answers nothing, and yet it fails; of another app, or while closed, it is no failure.
+    assert (tally.answers, tally.errors) == (2, 1)
     assert proxy.switch("shop", "green") and app_proxy.colour_of("shop") == "green"
     # A run that was cut off between the two has set the record, and nothing more.
     assert not proxy.switch("shop", "green")

@@ -87,6 +87,7 @@ def test_a_python_site_has_what_nginx_needs() -> None:
         "self_signed": False,
         "hsts": True,
         "locations": [],
+        "health": "/health",
         "proxy": {
             "upstreams": [f"127.0.0.1:{PORT}"],
             "green": {"upstreams": [f"127.0.0.1:{PORT + 1}"], "flag": "/var/lib/shipshape/live/malar-api.green"},
@@ -110,10 +111,47 @@ def test_a_static_site_is_served_from_its_release() -> None:
 def test_a_rate_limit_leaves_room_for_a_page_and_its_assets() -> None:
     limited = {"malar-api": {**API, "rate_limit": {"per_minute": 1000}}}
     assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 1000, "burst": 100}
+    # But where few are allowed, no more than those: five a minute are not twenty at once.
     limited = {"malar-api": {**API, "rate_limit": {"per_minute": 5}}}
-    assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 5, "burst": 20}
+    assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 5, "burst": 4}
     limited = {"malar-api": {**API, "rate_limit": {"per_minute": 5, "burst": 2}}}
     assert site(limited, ONE, "web1", "malar-api")["rate_limit"]["burst"] == 2
+
+
+def test_limits_stand_in_the_numbers_of_the_plans() -> None:
+    app = {
+        **API,
+        "rate_limit": {"per_minute": 1000, "per_hour": 10000},
+        "rate_limits": {"/token": {"per_minute": 5}, "/functions": {"per_minute": 200, "burst": 0}},
+    }
+    planned = site({"malar-api": app}, ONE, "web1", "malar-api")
+    assert planned["rate_limit"] == {"per_minute": 1000, "per_hour": 10000, "burst": 100}
+    assert planned["rate_limits"] == {
+        "/token": {"per_minute": 5, "burst": 4},
+        "/functions": {"per_minute": 200, "burst": 0},
+    }
+
+
+def test_who_may_come_and_what_a_site_says_is_handed_on() -> None:
+    users = {"ops": "correct horse battery staple"}
+    app = {
+        **API,
+        "headers": {"Content-Security-Policy": "default-src 'self'", "X-Robots-Tag": ""},
+        "basic_auth": {"users": users, "paths": "/admin"},
+        "allow": "198.51.100.0/24",
+        "maintenance": {"message": "Back at 18:00."},
+    }
+    planned = site({"malar-api": app}, ONE, "web1", "malar-api")
+    assert planned["headers"] == {"Content-Security-Policy": "default-src 'self'", "X-Robots-Tag": ""}
+    assert planned["basic_auth"] == {"users": users, "paths": ["/admin"]}
+    assert (planned["allow"], planned["maintenance"]) == (["198.51.100.0/24"], {"message": "Back at 18:00."})
+    web = {**WEB, "maintenance": True, "basic_auth": {"users": users}}
+    planned = site({"malar-web": web}, ONE, "web1", "malar-web")
+    assert (planned["maintenance"], planned["basic_auth"]["paths"]) == ({"message": ""}, [])
+    assert "maintenance" not in site({"malar-web": {**WEB, "maintenance": False}}, ONE, "web1", "malar-web")
+    assert "health" not in planned
+    said = {"malar-api": {**API, "health": {"path": "/health", "body": "ok"}}}
+    assert site(said, ONE, "web1", "malar-api")["health"] == "/health"
 
 
 def test_certificates_cover_redirected_domains_and_skip_addresses() -> None:
@@ -161,7 +199,11 @@ def test_several_app_hosts_are_several_upstreams_and_each_listens_where_every_pr
 
 def test_each_service_declares_its_addresses_and_sources_and_the_firewall_follows() -> None:
     web, server, database = (plan(APPS, THREE, host)["listens"] for host in ("web1", "app1", "db1"))
-    assert [(row["port"], row["addresses"], row["sources"]) for row in web] == [(80, ["*"], []), (443, ["*"], [])]
+    assert [(row["port"], row["addresses"], row["sources"]) for row in web] == [
+        (80, ["*"], []),
+        (443, ["*"], []),
+        (8082, ["127.0.0.1"], []),
+    ]
     assert [(row["port"], row["addresses"], row["sources"]) for row in server] == [
         (PORT, ["10.0.0.2"], ["10.0.0.1/32"]),
         (PORT + 1, ["10.0.0.2"], ["10.0.0.1/32"]),
@@ -170,7 +212,7 @@ def test_each_service_declares_its_addresses_and_sources_and_the_firewall_follow
         ("postgresql", ["localhost", "10.0.0.3"], ["10.0.0.2/32"])
     ]
     inside = [row["port"] for row in plan(APPS, ONE, "web1")["listens"] if row["addresses"] != ["*"]]
-    assert inside == [PORT, PORT + 1, 5432]
+    assert inside == [8082, PORT, PORT + 1, 5432]
 
 
 def test_an_ipv6_database_is_reached_and_opened_as_such() -> None:

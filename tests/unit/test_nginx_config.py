@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as filters
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy
 
-from tests.unit.nginx_lab import FACTS, Nginx, Upstream, evaluate, make_certificate, render_all
+from tests.unit.nginx_lab import FACTS, Nginx, Upstream, evaluate, free_port, make_certificate, render_all
 
 BUNDLE = "console.log('asset');\n" * 200
 
@@ -119,11 +120,29 @@ def test_the_version_follows_from_the_release(distribution: str, release: str, v
     assert evaluate("{{ nginx_version }}", {"ansible_facts": facts, "nginx_origin": "upstream"}) == "1.28"
 
 
+@pytest.mark.parametrize(
+    ("distribution", "release", "origin", "has"),
+    [
+        ("Debian", "11", "distribution", False),
+        ("Debian", "12", "distribution", True),
+        ("Ubuntu", "22.04", "distribution", False),
+        ("Ubuntu", "24.04", "distribution", True),
+        ("Debian", "13", "upstream", False),
+    ],
+)
+def test_brotli_is_there_where_the_distribution_has_it(distribution: str, release: str, origin: str, has: bool) -> None:
+    facts = {"distribution_version": release, "distribution_major_version": release.split(".")[0]}
+    variables = {"ansible_facts": {**FACTS, "distribution": distribution, **facts}, "nginx_origin": origin}
+    assert ("libnginx-mod-http-brotli-filter" in evaluate("{{ nginx_export_packages }}", variables)) is has
+    assert ("brotli on;" in render_all(variables)["/etc/nginx/nginx.conf"]) is has
+
+
 def test_ipv6_is_listened_on_only_where_the_host_has_it() -> None:
     without = "".join(render_all({"nginx_sites": [static_site(Path("/srv/web"))]}).values())
     with_it = "".join(render_all({"nginx_sites": [static_site(Path("/srv/web"))], "nginx_ipv6": True}).values())
     assert "[::]" not in without
-    assert with_it.count("listen [::]:") == with_it.count("listen ") - with_it.count("listen [::]:")
+    # What is for the droplet itself stays on the loopback interface.
+    assert with_it.count("listen [::]:") == with_it.count("listen 80") + with_it.count("listen 443") > 0
 
 
 def test_http_answers_challenges_and_sends_the_rest_to_https(web: Nginx) -> None:
@@ -276,7 +295,7 @@ def test_connections_to_the_app_are_kept(tmp_path: Path) -> None:
     assert len(app.requests) == 6 and len(app.connections) <= 2
 
 
-def test_the_apps_own_headers_go_before_our_defaults_except_hsts(tmp_path: Path) -> None:
+def test_the_apps_own_headers_go_before_our_defaults_but_not_before_those_of_the_site(tmp_path: Path) -> None:
     own = {
         "X-Frame-Options": "DENY",
         "Content-Security-Policy": "default-src 'none'",
@@ -288,7 +307,7 @@ def test_the_apps_own_headers_go_before_our_defaults_except_hsts(tmp_path: Path)
         with Nginx(tmp_path, {"nginx_sites": [site]}).running() as nginx:
             answer, refused = nginx.get("api.test", "/"), nginx.get("api.test", "/.env")
     assert answer.header("X-Frame-Options") == "DENY"
-    assert answer.header("Content-Security-Policy") == "default-src 'none'"
+    assert answer.header("Content-Security-Policy") == "default-src 'self'; report-uri /a$b"
     assert answer.header("Strict-Transport-Security") == "max-age=31536000"
     assert answer.header("X-Content-Type-Options") == "nosniff"
     assert answer.header("Permissions-Policy") is None
@@ -481,3 +500,22 @@ def test_every_site_has_a_certificate_before_nginx_starts() -> None:
     assert (wanted[1]["certificate"], wanted[1]["key"]) == ("/c", "/k")
     assert len(wanted) == 2
     assert filters.nginx_self_signed(sites, "1.18")[2]["names"] == ["default.invalid"]
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_the_log_says_whose_answer_was_missing_when_a_page_of_ours_is_shown(tmp_path: Path, servers: int) -> None:
+    """A deploy watches the log for it: plugins/module_utils/app_proxy.py."""
+    site = proxy_site(*(free_port() for _ in range(servers)))
+    site["proxy"]["green"] = {"upstreams": ["127.0.0.1:1"], "flag": str(tmp_path / "api.green")}
+    with Nginx(tmp_path, {"nginx_sites": [site]}).running() as nginx:
+        assert [nginx.get("api.test", "/").status for _ in range(4)] == [502] * 4
+        proxy = app_proxy.Nginx()
+        proxy.declared = str(nginx.root / "etc/shipshape/upstreams")
+        log, deadline = nginx.root / "log/access.log", time.monotonic() + 5
+        while log.read_text().count("\n") < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    tallies = [app_proxy.Tally(proxy.upstreams("api", colour), proxy.status) for colour in ("blue", "green")]
+    for line in log.read_text().splitlines():
+        for tally in tallies:
+            tally.take(line)
+    assert [tally.errors for tally in tallies] == [4, 0]

@@ -17,10 +17,11 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as nginx_filters
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
-from tests.unit.nginx_lab import Upstream, make_certificate, nginx_home, nginx_program, render_all
+from tests.unit.nginx_lab import Upstream, free_port, make_certificate, nginx_home, nginx_program, render_all
 from tests.unit.traefik_lab import ROLE, Traefik, render_files, settings
 
 
@@ -306,8 +307,8 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     sites = [proxy_site(1), {**proxy_site(1), "name": "own", "certificate": "/c.pem", "certificate_key": "/k.pem"}]
     assert [row["name"] for row in filters.traefik_certificates(sites, given)] == ["own"]
     routers = [filters.traefik_site(site, given)["http"]["routers"] for site in sites]
-    assert routers[0]["api-app"]["tls"] == {"certResolver": "acme"}
-    assert routers[1]["own-app"]["tls"] == {}
+    assert routers[0]["api"]["tls"] == {"certResolver": "acme"}
+    assert routers[1]["own"]["tls"] == {}
 
 
 @pytest.mark.parametrize(
@@ -334,9 +335,15 @@ def test_the_role_has_the_same_sites_and_defaults_as_that_of_nginx() -> None:
     texts = {role: (path / "meta/argument_specs.yml").read_text() for role, path in roles.items()}
     specs = {role: yaml.safe_load(text)["argument_specs"]["main"]["options"] for role, text in texts.items()}
     sites = {role: spec[f"{role}_sites"]["options"] for role, spec in specs.items()}
-    assert set(sites["nginx"]) <= set(sites["traefik"])
-    assert set(sites["nginx"]["static"]["options"]) == set(sites["traefik"]["static"]["options"])
-    assert set(sites["nginx"]["proxy"]["options"]) <= set(sites["traefik"]["proxy"]["options"])
+
+    def shape(options: dict[str, Any]) -> dict[str, Any]:
+        """Names, types and defaults at any depth; the words may differ."""
+        return {
+            name: (option["type"], option.get("default"), option.get("required"), shape(option.get("options", {})))
+            for name, option in options.items()
+        }
+
+    assert shape(sites["nginx"]) == shape(sites["traefik"])
     for name in ("hsts", "headers", "tls_policy", "max_body_size", "trusted_proxies"):
         assert specs["nginx"][f"nginx_{name}"]["default"] == specs["traefik"][f"traefik_{name}"]["default"]
     assert filters.TLS == nginx_filters.TLS
@@ -442,3 +449,27 @@ def test_a_route_to_another_host_proves_its_name(tmp_path: Path) -> None:
     assert upstream.names == ["localhost"]
     path, headers = upstream.requests[0]
     assert (path, headers["x-forwarded-host"], headers["x-forwarded-for"]) == ("/x", "far.test", "127.0.0.1")
+
+
+def test_the_log_says_whose_answer_was_missing_when_a_page_of_ours_is_shown(tmp_path: Path) -> None:
+    """A deploy watches the log for it: plugins/module_utils/app_proxy.py."""
+    site = proxy_site(free_port())
+    traefik = Traefik(tmp_path, [site])
+    declared = tmp_path / "declared"
+    declared.mkdir()
+    for entry in filters.traefik_files([site], traefik.settings):
+        if entry["path"].startswith(filters.DECLARED):
+            (declared / Path(entry["path"]).name.replace("live-api.yml", "live-api.green.yml")).write_text(
+                entry["content"]
+            )
+    proxy = app_proxy.Traefik()
+    proxy.declared = str(declared)
+    tally = app_proxy.Tally(proxy.upstreams("api", "green"), proxy.status)
+    with traefik.file_server(), traefik.running():
+        assert traefik.get("api.test", "/").status == 502
+        log, deadline = tmp_path / "access.log", time.monotonic() + 5
+        while not log.read_text().endswith("\n") and time.monotonic() < deadline:
+            time.sleep(0.05)
+    for line in log.read_text().splitlines():
+        tally.take(line)
+    assert (tally.answers, tally.errors) == (1, 1)

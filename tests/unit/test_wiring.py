@@ -127,7 +127,7 @@ def test_one_word_makes_traefik_the_proxy(tmp_path: Path) -> None:
     )
     assert traefik["traefik_acme_webroot"] == traefik["certbot_webroot"] == "/var/www/acme"
     jails = [jail["name"] for jail in traefik["hardening_contributed_jails"]]
-    assert jails == ["traefik-limit", "traefik-probes"]
+    assert jails == ["traefik-limit", "traefik-auth", "traefik-probes"]
     # No host has a proxy that is not in its group.
     assert not any(ByTraefik(tmp_path, "db1")["shipshape_has"][name] for name in ("nginx", "traefik", "certbot"))
     for name in ("hsts", "headers", "tls_policy", "max_body_size", "trusted_proxies"):
@@ -156,6 +156,11 @@ def test_with_an_account_of_its_own_traefik_gets_the_certificates(tmp_path: Path
         ({"RequestPath": r"/.env\",\"ClientHost\":\"192.0.2.9\"", "ClientHost": "198.51.100.1"}, True),
         ({"DownstreamStatus": 429, "RequestPath": "/"}, True),
         ({"RequestPath": r"/\"DownstreamStatus\":429,"}, False),
+        ({"ClientUsername": "ops", "DownstreamStatus": 401, "OriginStatus": 0}, True),
+        ({"ClientUsername": r"o\"x", "DownstreamStatus": 401, "OriginStatus": 0}, True),
+        # What a browser asks before it knows that a password is needed, and what the application refuses by itself.
+        ({"ClientUsername": "", "DownstreamStatus": 401, "OriginStatus": 0}, False),
+        ({"ClientUsername": "ops", "DownstreamStatus": 401, "OriginStatus": 401}, False),
     ],
 )
 def test_a_line_of_traefiks_log_counts_as_one_of_nginxs_does(
@@ -163,7 +168,7 @@ def test_a_line_of_traefiks_log_counts_as_one_of_nginxs_does(
 ) -> None:
     line: dict[str, Any] = {
         "ClientAddr": "203.0.113.5:1", "ClientHost": "203.0.113.5", "ClientPort": "1", "ClientUsername": "-",
-        "DownstreamContentSize": 19, "DownstreamStatus": 404, "Duration": 80490, "GzipRatio": 0.5,
+        "DownstreamContentSize": 19, "DownstreamStatus": 404, "Duration": 80490, "GzipRatio": 0.5, "OriginStatus": 404,
         "RequestMethod": "GET", "RequestPath": "/", "RequestPort": "-", "StartUTC": "2026-11-25T13:31:02.3Z",
     }  # fmt: skip
     line.update(said)

@@ -20,7 +20,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
 
-from tests.unit.nginx_lab import Answer, free_port, make_certificate, trusted
+from tests.unit.nginx_lab import Answer, free_port, make_certificate, nginx_home, nginx_program, trusted
 
 ROLE = Path(__file__).parents[2] / "roles" / "traefik"
 PROGRAM = Path(sys.executable).with_name("traefik")
@@ -55,7 +55,8 @@ class Traefik:
         self.http, self.https, self.api, metrics = free_port(), free_port(), free_port(), free_port()
         self.dynamic = root / "dynamic"
         self.dynamic.mkdir()
-        self.settings = settings(metrics_port=metrics, **more)
+        self.files_port = int(more.pop("files_port", 0)) or free_port()
+        self.settings = settings(metrics_port=metrics, files_port=self.files_port, **more)
         static = filters.traefik_static(self.settings)
         static["api"] = {"insecure": True, "dashboard": False}
         static["entryPoints"]["traefik"] = {"address": f"127.0.0.1:{self.api}"}
@@ -65,11 +66,14 @@ class Traefik:
         text = text.replace("/var/lib/traefik", str(root)).replace("/var/log/traefik", str(root))
         self.config = root / "traefik.yml"
         self.config.write_text(text)
-        sites = list(sites)
+        self.sites = sites = list(sites)
+        (root / "pages").mkdir()
         for entry in filters.traefik_files(sites, self.settings):
             name = Path(entry["path"]).name
             if name.endswith(".yml"):
                 (self.dynamic / name).write_text(entry["content"])
+            elif name.endswith(".html"):
+                (root / "pages" / name).write_text(entry["content"])
         names = [str(name) for site in sites for name in (*site["domains"], *site.get("redirect_domains", []))]
         pairs = [self._certificate(name) for name in names]
         if pairs:
@@ -81,6 +85,27 @@ class Traefik:
         directory.mkdir(parents=True)
         make_certificate(directory, name)
         return {"certFile": str(directory / "cert.pem"), "keyFile": str(directory / "key.pem")}
+
+    @contextlib.contextmanager
+    def file_server(self) -> Iterator[None]:
+        """The nginx behind it that has the pages and files."""
+        text = render_files(self.sites, traefik_files_port=self.files_port)
+        text = text.replace("/etc/nginx/", f"{nginx_home()}/etc/nginx/").replace("/etc/traefik/", f"{self.root}/")
+        config = self.root / "files.conf"
+        config.write_text(f"user root;\n{text}")
+        words = [nginx_program(), "-p", f"{self.root}/", "-c", str(config), "-g", "daemon off;"]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.files_port), 1):
+                    break
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
 
     def write(self, name: str, value: Any) -> None:
         """As the droplet's own program does it: by one rename."""
@@ -127,7 +152,15 @@ class Traefik:
         return found
 
     def get(
-        self, host: str, path: str, *, tls: bool = True, raw: dict[str, str] | None = None, **headers: str
+        self,
+        host: str,
+        path: str,
+        *,
+        tls: bool = True,
+        method: str = "GET",
+        body: bytes | None = None,
+        raw: dict[str, str] | None = None,
+        **headers: str,
     ) -> Answer:
         connection = http.client.HTTPConnection(host)
         connection.sock = socket.create_connection(("127.0.0.1", self.https if tls else self.http), 5)
@@ -136,7 +169,7 @@ class Traefik:
             connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
         try:
             sent = {"Host": host, **{name.replace("_", "-"): value for name, value in headers.items()}, **(raw or {})}
-            connection.request("GET", path, headers=sent)
+            connection.request(method, path, body=body, headers=sent)
             response = connection.getresponse()
             return Answer(response.status, response.getheaders(), response.read())
         finally:

@@ -98,7 +98,7 @@ def put(path: str, text: str, group: int) -> None:
 
 def differences(texts: Texts, directory: str) -> List[str]:
     """The names to write, those first that others refer to."""
-    order = {"tls": 0, "live": 1, "base": 2, "site": 3}
+    order = {"tls": 0, "live": 1, "users": 1, "base": 2, "site": 3}
     changed = []
     for name, text in texts.items():
         try:

@@ -1,4 +1,7 @@
-"""What a client on the network sees of the droplet: run by pytest with SHIPSHAPE_ADDRESS."""
+"""What a client on the network sees of the sites of sites.yml: run by pytest with SHIPSHAPE_ADDRESS.
+
+It does not know which proxy serves them. The one thing that it may see of that is the header Server.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import ssl
 
 import pytest
 
-ADDRESS = os.environ["SHIPSHAPE_ADDRESS"]
+ADDRESS = os.environ.get("SHIPSHAPE_ADDRESS", "")
+PASSWORD = "correct horse battery staple"
 
 
 def connect(host: str | None, tls: bool = True, alpn: tuple[str, ...] = ()) -> socket.socket:
@@ -39,12 +43,13 @@ def ask(
 
 
 def test_http_leads_to_https_on_the_same_name() -> None:
-    status, headers, _body = ask("api.test", "/a?b", tls=False)
-    assert (status, headers["location"]) == (301, "https://api.test/a?b")
+    for host in ("web.test", "api.test", "closed.test", "private.test"):
+        status, headers, _body = ask(host, "/a?b", tls=False)
+        assert (status, headers["location"]) == (301, f"https://{host}/a?b")
 
 
 def test_a_challenge_is_answered_over_http_for_any_name() -> None:
-    for host in ("web.test", "not-yet-a-site.test"):
+    for host in ("web.test", "closed.test", "private.test", "not-yet-a-site.test"):
         status, headers, body = ask(host, "/.well-known/acme-challenge/molecule", tls=False)
         assert (status, headers["content-type"], body) == (200, "text/plain", b"proof\n")
 
@@ -56,35 +61,39 @@ def test_unknown_names_and_the_bare_address_get_no_answer() -> None:
 
 
 def test_redirect_domains_lead_to_the_first_domain() -> None:
-    status, headers, _body = ask("www.api.test", "/a?b")
-    assert (status, headers["location"]) == (301, "https://api.test/a?b")
+    for host in ("web.test", "api.test"):
+        status, headers, _body = ask(f"www.{host}", "/a?b")
+        assert (status, headers["location"]) == (301, f"https://{host}/a?b")
 
 
-def test_headers_say_what_they_must() -> None:
-    _status, headers, _body = ask("api.test", "/")
+@pytest.mark.parametrize("host", ["web.test", "api.test", "down.test", "closed.test"])
+def test_headers_say_what_they_must(host: str) -> None:
+    _status, headers, _body = ask(host, "/")
     assert headers["strict-transport-security"] == "max-age=31536000"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "SAMEORIGIN"
-    assert headers["content-security-policy"] == "default-src 'self'"
-    assert "server" not in headers
+    assert headers.get("server") in (None, "nginx")
+    assert headers.get("content-security-policy") == ("default-src 'self'" if host == "web.test" else None)
 
 
 def test_a_file_that_begins_with_a_dot_is_nobodys_business() -> None:
     for path in ("/.env", "/%2eenv", "/a/.git/config", "/.well-known/.env"):
         assert ask("api.test", path)[0] == 404
+    assert ask("web.test", "/.env")[0] == ask("web.test", "/elsewhere/.env")[0] == 404
     assert ask("api.test", "/.well-known/security.txt")[0] == 200
 
 
 def test_the_application_is_a_single_page_with_its_cache_rules() -> None:
     for path, cache in (
+        ("/", "no-cache"),
         ("/orders/1", "no-cache"),
         ("/sw.js", "no-cache"),
+        ("/manifest.json", "no-cache"),
         ("/assets/index-DiwrgTda.js", "public, max-age=31536000, immutable"),
     ):
         status, headers, _body = ask("web.test", path)
         assert (status, headers["cache-control"]) == (200, cache)
     assert ask("web.test", "/assets/index-00000000.js")[0] == 404
-    assert ask("web.test", "/.env")[0] == 404
     assert ask("web.test", "/assets/index-DiwrgTda.js", Accept_Encoding="gzip")[1]["content-encoding"] == "gzip"
 
 
@@ -118,9 +127,57 @@ def test_a_websocket_echoes() -> None:
 
 
 def test_too_many_requests_are_told_so() -> None:
-    statuses = [ask("limited.test", "/")[0] for _ in range(6)]
+    answers = [ask("limited.test", "/") for _ in range(6)]
+    statuses = [status for status, _headers, _body in answers]
     assert statuses[-1] == 429
     assert set(statuses) <= {200, 429}
+    assert 1 <= int(answers[-1][1]["retry-after"]) <= 60
+
+
+def test_a_limit_of_a_path_holds_for_that_path() -> None:
+    assert [ask("paths.test", path)[0] for path in ("/token", "/token/x") * 4][-1] == 429
+    assert ask("paths.test", "/tokens")[0] == ask("paths.test", "/")[0] == 200
+
+
+def test_a_password_is_asked_for_where_it_is_declared() -> None:
+    right, wrong = (
+        "Basic " + base64.b64encode(f"ops:{password}".encode()).decode() for password in (PASSWORD, "guess")
+    )
+    status, headers, _body = ask("paths.test", "/admin/x")
+    assert (status, headers["www-authenticate"]) == (401, 'Basic realm="Restricted"')
+    assert ask("paths.test", "/admin", Authorization=wrong)[0] == 401
+    status, _headers, body = ask("paths.test", "/admin", Authorization=right)
+    assert status == 200 and "authorization" not in json.loads(body)["headers"]
+
+
+def test_others_than_the_listed_addresses_see_the_health_and_no_more() -> None:
+    assert ask("private.test", "/")[0] == 403
+    assert ask("private.test", "/health")[0] == 200
+
+
+def test_a_closed_site_says_so_and_when_to_come_again() -> None:
+    status, headers, body = ask("closed.test", "/x", method="POST", body=b"x")
+    assert (status, headers["retry-after"]) == (503, "120")
+    assert headers["content-type"].startswith("text/html") and b"Back at 18:00." in body
+    assert ask("closed.test", "/health")[0] == 200
+
+
+def test_an_application_that_is_down_has_a_page_of_ours() -> None:
+    status, headers, body = ask("down.test", "/")
+    assert status == 502
+    assert headers["content-type"].startswith("text/html") and b"does not answer at the moment" in body
+
+
+def test_scripts_of_another_site_may_ask_where_it_is_declared() -> None:
+    friend, stranger = (
+        ask("api.test", "/", Origin=origin)[1].get("access-control-allow-origin")
+        for origin in ("https://web.test", "https://evil.test")
+    )
+    assert (friend, stranger) == ("https://web.test", None)
+    status, headers, _body = ask(
+        "api.test", "/", method="OPTIONS", Origin="https://web.test", Access_Control_Request_Method="PUT"
+    )
+    assert status == 200 and "PUT" in headers["access-control-allow-methods"].split(",")
 
 
 def test_a_large_body_is_refused() -> None:
@@ -138,9 +195,12 @@ def test_a_large_body_is_refused() -> None:
         assert b" 413 " in connection.makefile("rb").readline()
 
 
-def test_a_path_goes_to_another_https_server_only_with_a_certificate_to_trust() -> None:
+def test_another_https_host_is_asked_when_its_certificate_is_to_be_trusted() -> None:
+    for host, path in (("route.test", "/acme/local/directory"), ("web.test", "/authority/acme/local/directory")):
+        status, _headers, body = ask(host, path)
+        assert status == 200 and "newOrder" in json.loads(body), (host, path)
     # It is found by its name and TLS is spoken to it; its placeholder certificate is not believed.
-    assert ask("api.test", "/elsewhere/x")[0] in (500, 502)
+    assert ask("web.test", "/elsewhere/x")[0] in (500, 502)
 
 
 def test_only_the_ports_of_the_web_are_open() -> None:
