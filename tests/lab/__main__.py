@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.lab import droplet, image, local, repository, scenarios, services, settings
+from tests.lab import droplet, image, local, registry, repository, scenarios, services, settings
 from tests.lab.engine import LabError
 
 
@@ -20,6 +20,12 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("services", help="start the ACME authority, the S3 store and the git server")
     verb.set_defaults(run=lambda given: services.ensure_services())
+
+    verb = verbs.add_parser("registry", help="start the container registry with its images")
+    verb.add_argument(
+        "images", nargs="*", help="others to push: TAG=VERSION, or TAG=VERSION:WAY; crash and sick are ways"
+    )
+    verb.set_defaults(run=lambda given: registry.ensure_registry(given.images))
 
     verb = verbs.add_parser("droplet", help="start a bare droplet and print its address")
     verb.add_argument("name")

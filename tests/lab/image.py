@@ -133,7 +133,7 @@ def _bootstrap(source: Release) -> str:
 
 
 def remove_images() -> None:
-    for repository in (settings.SERVICES, settings.DROPLET_IMAGE, settings.BASE_IMAGE):
+    for repository in (settings.SERVICES, settings.REGISTRY, settings.DROPLET_IMAGE, settings.BASE_IMAGE):
         listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository).split()
         if listed:
             docker("image", "rm", "--force", *listed)

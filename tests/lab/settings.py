@@ -32,6 +32,11 @@ SERVICES = "shipshape-services"
 SERVICES_ADDRESS = "10.77.0.2"
 SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test", "git.malar-market-ledger.com")
 
+REGISTRY = "shipshape-registry"
+REGISTRY_ADDRESS = "10.77.0.5"
+REGISTRY_DOMAIN = "registry.test"
+REGISTRY_LOGIN = STATE / "registry.json"
+
 LOCAL_DROPLET = "shipshape-local"
 LOCAL_ADDRESS = "10.77.0.10"
 LOCAL_INVENTORY = PROJECT / "inventories" / "local"

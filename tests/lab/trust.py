@@ -81,7 +81,7 @@ def _ensure_authority() -> None:
     encoded_key = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    _write_secret(settings.CA_KEY, encoded_key)
+    write_secret(settings.CA_KEY, encoded_key)
     settings.CA_CERTIFICATE.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
@@ -107,16 +107,17 @@ def _ensure_s3_keys() -> None:
         "access_key": secrets.token_hex(10).upper(),
         "secret_key": secrets.token_urlsafe(30),
     }
-    _write_secret(settings.S3_KEYS, json.dumps(keys, indent=2).encode() + b"\n")
+    write_secret(settings.S3_KEYS, json.dumps(keys, indent=2).encode() + b"\n")
 
 
 def _ensure_app_secrets() -> None:
     """What a real inventory has in its vault file."""
     if not settings.APP_SECRETS.exists():
         made_up = {name: secrets.token_urlsafe(32) for name in ("backup_password", "jwt_secret_key")}
-        _write_secret(settings.APP_SECRETS, json.dumps(made_up, indent=2).encode() + b"\n")
+        write_secret(settings.APP_SECRETS, json.dumps(made_up, indent=2).encode() + b"\n")
 
 
-def _write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes) -> None:
+    """A file for this user's eyes alone."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
         stream.write(content)

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from tests import run
-from tests.lab import image, local, settings, trust
+from tests.lab import image, local, registry, settings, trust
 from tests.lab.engine import LabError
 
 
@@ -72,3 +72,28 @@ def test_count_line_adds_up_what_the_stages_counted() -> None:
 
 def test_stage_that_breaks_before_it_counts_is_a_failure() -> None:
     assert run.summary([run.Outcome("lint", 1, 0, 0, 1.0)]) == "test | 0 min 1 s: lint 1 FAILED\n0 passed, 1 failed"
+
+
+@pytest.mark.usefixtures("state")
+def test_the_registry_has_a_certificate_that_the_authority_has_signed_for_its_name() -> None:
+    trust.ensure_keys()
+    certificate = x509.load_pem_x509_certificate(registry._certificate()[0])
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(settings.CA_CERTIFICATE.read_bytes()))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [settings.REGISTRY_DOMAIN]
+
+
+def test_the_login_of_the_registry_is_made_once_and_its_owner_s_alone(state: Path) -> None:
+    assert registry.login() == registry.login()
+    assert stat.S_IMODE(settings.REGISTRY_LOGIN.stat().st_mode) == 0o600
+
+
+def test_one_image_is_the_same_bytes_each_time() -> None:
+    assert registry._app_layer("1.0", "good") == registry._app_layer("1.0", "good")
+    assert registry._app_layer("1.0", "good") != registry._app_layer("1.0", "sick")
+
+
+@pytest.mark.parametrize("word", ["v1", "=1.0", "v1=", "v1=1.0:broken"])
+def test_an_image_that_cannot_be_made_is_refused(word: str) -> None:
+    with pytest.raises(LabError, match="is no image: TAG=VERSION"):
+        registry._meant(word)
