@@ -15,14 +15,33 @@ options:
     required: true
     suboptions:
       name: {description: Name of the app and of its systemd unit., type: str, required: true}
-      type: {description: What kind of app it is., type: str, choices: [python, command, static], required: true}
+      type:
+        description: What kind of app it is.
+        type: str
+        choices: [python, command, container, static]
+        required: true
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
       directory: {description: Where all its releases lie., type: path, required: true}
-      git: {description: URL of its repository., type: str, required: true}
-      version: {description: Branch, tag or commit., type: str, required: true}
+      git: {description: URL of its repository., type: str, default: ""}
+      version: {description: Branch, tag or commit; of an image the tag or the digest., type: str, required: true}
       path: {description: The folder of the repository that is deployed., type: str, default: .}
       build: {description: What makes the release out of the code., type: str, default: ""}
       publish: {description: The folder of a static site that what was built lies in., type: str, default: ""}
+      container:
+        description: What a container is made of, where the app is one.
+        type: dict
+        suboptions:
+          image: {description: "Name of the image, without tag and digest.", type: str, required: true}
+          port: {description: Port on which the app listens inside., type: int, default: 0}
+          volumes: {description: Names of folders that outlive a release by their path inside., type: dict, default: {}}
+          capabilities: {description: Rights of root that the app keeps., type: list, elements: str, default: []}
+          memory: {description: "The memory it may have, as Docker writes it.", type: str, default: ""}
+          cpus: {description: How many processors it may use., type: float, default: 0}
+          sockets:
+            description: Folders of the droplet with sockets that the app connects to.
+            type: list
+            elements: str
+            default: []
       command: {description: What the service runs; C($PORT) and the like are expanded., type: str, default: ""}
       migrate: {description: What is run before the new release starts., type: str, default: ""}
       migrate_sql: {description: The folder of the code with SQL migrations., type: str, default: ""}

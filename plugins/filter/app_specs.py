@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_registry import split
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES, cron_unit, process_unit
 
 App = Mapping[str, Any]
@@ -28,19 +29,42 @@ def _environment(app: App) -> dict[str, str]:
     return {str(name): str(value) for name, value in (app.get("env") or {}).items()}
 
 
+def _socket(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _container(app: App, image: str) -> dict[str, Any] | None:
+    """What a container of the app is made of; nothing for an app that is none."""
+    if app["type"] != "container":
+        return None
+    return {
+        "image": image,
+        "port": int(app.get("container_port") or 0),
+        "volumes": {str(path): str(name) for path, name in (app.get("volumes") or {}).items()},
+        "capabilities": [str(name) for name in app.get("capabilities") or []],
+        "memory": str(app.get("memory") or ""),
+        "cpus": float(app.get("cpus") or 0),
+        "sockets": [str(path) for path in app.get("sockets") or []],
+    }
+
+
 def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any]]:
     """Each app as the modules take it, by name; `version`, when given, in place of the app's own."""
     specs: dict[str, dict[str, Any]] = {}
     for app in apps:
-        source = app["source"]
+        source = app.get("source") or {}
+        image, version_of_image = split(str(app.get("image") or ""))
+        own_version = version_of_image or "latest" if image else source.get("version") or "main"
+        container = _container(app, image)
         specs[str(app["name"])] = {
             "name": str(app["name"]),
             "type": str(app["type"]),
             "user": str(app.get("user") or app["name"]),
             "directory": str(app.get("directory") or f"/srv/{app['name']}"),
-            "git": str(source["git"]),
-            "version": str(version or source.get("version") or "main"),
+            "git": str(source.get("git") or ""),
+            "version": str(version or own_version),
             "path": str(source.get("path") or "."),
+            "container": container,
             **{key: str(app.get(key) or "") for key in TEXTS},
             "hooks": {str(moment): str(command) for moment, command in (app.get("hooks") or {}).items()},
             "shared": [str(folder) for folder in app.get("shared") or []],
@@ -57,7 +81,11 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "keep_releases": int(app.get("keep_releases") or 5),
             # What makes a new release besides a new commit.
             "settings_fingerprint": _fingerprint(
-                app["type"], source.get("path") or ".", app.get("command") or "", *_scripts(app)
+                app["type"],
+                source.get("path") or ".",
+                app.get("command") or "",
+                *_scripts(app),
+                *([container] if container else []),
             ),
             "environment_fingerprint": _fingerprint(_environment(app)),
         }
@@ -82,10 +110,25 @@ def _scripts(app: App) -> list[Any]:
     return [commands] if commands else []
 
 
+def _sealed(value: Any) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+def app_registries(apps: Iterable[App], name: str = "") -> str:
+    """The logins for the registries of all apps or of one, sealed like an environment."""
+    return _sealed(
+        {
+            str(app["name"]): {key: str(app["registry"].get(key) or "") for key in ("username", "password")}
+            for app in apps
+            if app.get("registry") and name in ("", app["name"])
+        }
+    )
+
+
 def app_environment(apps: Iterable[App], name: str) -> str:
     """One app's environment, sealed: a module can take it as a single argument that is never logged."""
     app = next(app for app in apps if app["name"] == name)
-    return base64.b64encode(json.dumps(_environment(app)).encode()).decode()
+    return _sealed(_environment(app))
 
 
 def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
@@ -106,6 +149,19 @@ def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
     }
 
 
+def _container_unit(name: str, app: App, colour: str, port: int) -> dict[str, Any]:
+    """The unit that runs an image under a colour, as shipshape.droplet.files takes it."""
+    address = str(app.get("address") or "127.0.0.1")
+    unit = {
+        "name": name,
+        "directory": str(app.get("directory") or f"/srv/{name}"),
+        "colour": colour,
+        "published": _socket(address, port) if port else "",
+    }
+    path = f"/etc/systemd/system/{name}@{colour}.service"
+    return {"path": path, "template": "container.service.j2", "vars": {"__app_unit": unit}}
+
+
 def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
     """The systemd units of the apps, and their crontabs, as shipshape.droplet.files takes them."""
     files: list[dict[str, Any]] = []
@@ -114,6 +170,9 @@ def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
             continue
         name, port = str(app["name"]), int(app.get("port") or 0)
         for colour, listens in (("blue", port), ("green", int(app.get("second_port") or port))):
+            if app["type"] == "container":
+                files.append(_container_unit(name, app, colour, listens))
+                continue
             files.append(_unit(f"{name}@{colour}.service", app, link=colour, script="run", port=listens))
             for process in app.get("processes") or []:
                 limits = {key: process[key] for key in ("memory", "cpus") if process.get(key)}
@@ -166,6 +225,7 @@ class FilterModule:
         return {
             "app_specs": app_specs,
             "app_environment": app_environment,
+            "app_registries": app_registries,
             "app_units": app_units,
             "app_prepares": app_prepares,
             "app_purges": app_purges,

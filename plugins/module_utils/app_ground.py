@@ -93,14 +93,17 @@ def ensure_own_directory(path: str, account: Account, check_mode: bool) -> list[
 
 def prepare(app: dict[str, Any], check_mode: bool, lock: Callable[[Store], None]) -> list[str]:
     """User, directories, the lock, and nothing half-made among the releases."""
-    changes = ensure_account(app, check_mode)
+    # An image brings its users along, and what starts it is root's business alone.
+    container = app["type"] == "container"
+    changes = [] if container else ensure_account(app, check_mode)
     account = Account(app["user"])
     # The web server reads static files; a python app's code concerns nobody but its user.
     mode, group = (0o755, 0) if app["type"] == "static" else (0o750, account.gid)
+    mode, group = (0o700, 0) if container else (mode, group)
     store = Store(app["name"], app["directory"])
     folders = [store.directory, store.releases_directory] + ([store.venvs] if app["type"] == "python" else [])
     for folder in folders:
-        changes += ensure_directory(folder, mode, group if account.exists else None, check_mode)
+        changes += ensure_directory(folder, mode, group if account.exists or container else None, check_mode)
     if app["build"] or {"before_build", "after_build"} & set(app["hooks"]):
         changes += ensure_own_directory(store.cache, account, check_mode)
     if app["shared"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_service
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import last_lines
 
@@ -18,6 +18,9 @@ def run_script(app: dict[str, Any], release: Release, script: str, patience: int
     environment_file = os.path.join(release.path, "env")
     with open(environment_file, encoding="utf-8") as stream:
         environment = app_env.from_file(stream.read())
+    if app["type"] == "container":
+        code, output = app_container.migrate(app["name"], release.path, patience, lock)
+        return code, str(app_env.scrub(output, environment))
     code, output = app_service.run_once(
         unit="{}-{}.service".format(app["name"], script.replace(".", "-")),
         account=app["user"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any
+from typing import Any, Sequence
 
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_service
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import port_of
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import process_unit
@@ -126,6 +126,15 @@ def give_up(app: dict[str, Any], store: Store, colour: str, patience: int) -> st
     return f"release {live.id} was started again and is serving"
 
 
+def connections_of(app: dict[str, Any], store: Store, colour: str) -> tuple[int, Sequence[str]]:
+    """The port of a release that serves, and the tables that list the connections to it."""
+    release = store.release(store.release_of(colour))
+    inside = (release.record.get("container") or {}).get("port") if release else None
+    if inside is None:
+        return port_of(app, colour), app_service.TABLES
+    return int(inside), app_container.tables(app["name"], colour)
+
+
 def settle(app: dict[str, Any], store: Store, release: Release, colour: str, patience: float) -> str:
     """Make a release that serves already the live one for good, and end the one before. Says what had to be cut off."""
     before = store.colour
@@ -136,7 +145,8 @@ def settle(app: dict[str, Any], store: Store, release: Release, colour: str, pat
     app_service.systemctl("disable", "--quiet", *units)
     cut = 0
     if before and before != colour and app["second_port"]:
-        cut = app_service.drain(port_of(app, before), patience)
+        port, tables = connections_of(app, store, before)
+        cut = app_service.drain(port, patience, tables)
     stop(*units, patience=_longest(app))
     if store.single:
         with contextlib.suppress(FileNotFoundError):

@@ -51,6 +51,8 @@ SANDBOX = (
 )
 #: A process that ended so often after a start will not get better by waiting.
 HOPELESS = 3
+#: Where the kernel lists the connections of this host.
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 #: Without a health path, a service that stays up so long is taken for a good one.
 SETTLED = 3.0
 
@@ -114,7 +116,7 @@ def probe(address: str, port: int, path: str, patience: float = 5.0, status: int
     return "" if re.search(body, said) else f"HTTP {answer.status}, but nothing that matches {body!r} in: {shown}"
 
 
-def connections(port: int, tables: Sequence[str] = ("/proc/net/tcp", "/proc/net/tcp6")) -> int:
+def connections(port: int, tables: Sequence[str] = TABLES) -> int:
     """How many connections to a port of this host are open."""
     found = 0
     for table in tables:
@@ -127,12 +129,12 @@ def connections(port: int, tables: Sequence[str] = ("/proc/net/tcp", "/proc/net/
     return found
 
 
-def drain(port: int, limit: float) -> int:
+def drain(port: int, limit: float, tables: Sequence[str] = TABLES) -> int:
     """Wait until nobody is connected any more; returns how many are when the time is over."""
     deadline = time.monotonic() + limit
     quiet = 0
     while True:
-        left = connections(port)
+        left = connections(port, tables)
         # Twice: a proxy may just have decided to connect.
         quiet = quiet + 1 if left == 0 else 0
         if quiet >= 2 or time.monotonic() > deadline:

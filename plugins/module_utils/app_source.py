@@ -21,7 +21,7 @@ def remote_refs(apps: list[dict[str, Any]]) -> dict[str, Refs]:
     """What each git server has; every repository is asked once, all at the same time."""
     if run(None, ["git", "--version"])[0] != 0:
         return {}
-    asked = {app["git"]: app for app in apps if not FULL_COMMIT.fullmatch(app["version"])}
+    asked = {app["git"]: app for app in apps if app["git"] and not FULL_COMMIT.fullmatch(app["version"])}
     with ThreadPoolExecutor(max_workers=8) as pool:
         jobs = {url: pool.submit(list_refs, app["name"], Account(app["user"]), url) for url, app in asked.items()}
         return {url: job.result() for url, job in jobs.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-TYPES = ("python", "command", "static")
+TYPES = ("python", "command", "container", "static")
 #: Those with a process of their own, which a new release can be started beside.
-PROCESS_TYPES = ("python", "command")
+PROCESS_TYPES = ("python", "command", "container")
+#: Those of them that run from a checkout, and not from an image.
+CODE_TYPES = ("python", "command")
 #: Where roles/app puts the program that applies SQL migrations.
 SQL_PROGRAM = "/usr/local/lib/shipshape/shipshape_sql.py"
 #: Moments of a deploy at which an app may have a command of its own run, in the code of the new release.

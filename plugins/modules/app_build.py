@@ -11,14 +11,18 @@ description:
   - Fetches the commit as the app's user and exports its folder into a directory of its own. A python app gets a
     virtualenv (shared by all its releases with the same requirements). What C(build) says is run there with the app's
     environment. An app with a process gets its environment file and its scripts; a static one becomes root's and
-    readable by all.
+    readable by all. Of a container app the image is pulled, and the scripts are written that start a container of it.
   - Nothing that serves is touched. A build that fails leaves nothing behind.
 extends_documentation_fragment: [shipshape.droplet.app]
 options:
   release: {description: Id of the new release., type: str, required: true}
-  commit: {description: The commit to build., type: str, required: true}
+  commit: {description: "The commit to build, of an image its digest.", type: str, required: true}
   environment:
     description: The app's environment, sealed by the filter C(shipshape.droplet.app_environment).
+    type: str
+    default: ""
+  registries:
+    description: The logins for the registries of images, sealed by the filter C(shipshape.droplet.app_registries).
     type: str
     default: ""
   by: {description: Who deploys., type: str, default: ""}
@@ -40,9 +44,7 @@ path: {description: Where it lies., type: str, returned: success}
 venv: {description: Whether a virtualenv was made or one shared., type: str, returned: success}
 """
 
-import base64
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -50,11 +52,12 @@ import stat
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_lock, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import state_directory
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_python import ensure_venv
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_registry import Login
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
     Account,
@@ -197,43 +200,55 @@ def build_static(app: dict[str, Any], path: str) -> None:
     os.chown(public, 0, 0)
 
 
-def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> dict[str, Any]:
+def fetch(module: AnsibleModule, store: Store, account: Account, lock: int) -> Mirror:
+    """The repository, with the commit in it."""
     app, commit = module.params["app"], module.params["commit"]
-    path = os.path.join(store.releases_directory, module.params["release"])
-    if os.path.lexists(path):
-        raise AppError(app["name"], "build", "release {} is there already; run again".format(module.params["release"]))
     mirror = Mirror(app["name"], account, store.repository, app["git"], lock)
     if mirror.commit(commit) != commit:
         mirror.fetch()
         if mirror.commit(commit) != commit:
             shown = app_env.without_password(app["git"])
             raise AppError(app["name"], "fetch", f"commit {commit} is on no branch and no tag of {shown}")
+    return mirror
 
-    static = app["type"] == "static"
-    values: dict[str, str] = json.loads(base64.b64decode(module.params["environment"] or "e30="))
+
+def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> dict[str, Any]:
+    app, commit = module.params["app"], module.params["commit"]
+    path = os.path.join(store.releases_directory, module.params["release"])
+    if os.path.lexists(path):
+        raise AppError(app["name"], "build", "release {} is there already; run again".format(module.params["release"]))
+    static, container = app["type"] == "static", app["type"] == "container"
+    mirror = None if container else fetch(module, store, account, lock)
+    values = {str(name): str(value) for name, value in app_container.unseal(module.params["environment"]).items()}
     builder = Builder(app, store, path, commit, values, lock)
-    os.mkdir(path, 0o755 if static else 0o750)
-    os.chown(path, 0, 0 if static else account.gid)
+    os.mkdir(path, 0o755 if static else 0o700 if container else 0o750)
+    os.chown(path, 0, 0 if static or container else account.gid)
     try:
-        target = os.path.join(path, "public" if static and not app["build"] else "src")
-        owned_directory(target, account)
-        if static and app["build"]:
-            # Until it is built, the app's user works here; then it is root's, and everybody reads it.
-            os.chmod(path, 0o755)
-        mirror.export(commit, app["path"], target)
-        venv = builder.venv() if app["type"] == "python" else ""
-        if not static or app["build"]:
-            builder.write_scripts()
-            builder.share()
-            builder.work()
+        venv = ""
+        if mirror is not None:
+            target = os.path.join(path, "public" if static and not app["build"] else "src")
+            owned_directory(target, account)
+            if static and app["build"]:
+                # Until it is built, the app's user works here; then it is root's, and everybody reads it.
+                os.chmod(path, 0o755)
+            mirror.export(commit, app["path"], target)
+            venv = builder.venv() if app["type"] == "python" else ""
+            if not static or app["build"]:
+                builder.write_scripts()
+                builder.share()
+                builder.work()
         if static:
             if app["build"]:
                 builder.publish()
             build_static(app, path)
-        else:
-            if app["type"] == "python":
-                builder.compile()
-            write_file(os.path.join(path, "env"), app_env.to_file(values), 0o600, account.uid, account.gid)
+        elif container:
+            login = app_container.logins(module, module.params["registries"]).get(app["name"], Login())
+            app_container.build(app, module.params["release"], path, commit, values, login, lock)
+        elif app["type"] == "python":
+            builder.compile()
+        if not static:
+            owner = (0, 0) if container else (account.uid, account.gid)
+            write_file(os.path.join(path, "env"), app_env.to_file(values), 0o600, *owner)
         record = dict(
             app=app["name"],
             type=app["type"],
@@ -251,6 +266,7 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
             },
             processes=[process["name"] for process in app["processes"]],
             hooks=app["hooks"],
+            container=app["container"],
             venv=venv,
             created=now(),
             by=module.params["by"],
@@ -291,6 +307,7 @@ def main() -> None:
             release=dict(type="str", required=True),
             commit=dict(type="str", required=True),
             environment=dict(type="str", default="", no_log=True),
+            registries=dict(type="str", default="", no_log=True),
             by=dict(type="str", default=""),
         ),
         supports_check_mode=True,

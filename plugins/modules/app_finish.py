@@ -51,6 +51,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
     app_env,
     app_hook,
     app_lock,
@@ -127,6 +128,8 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
             said, removed = keep(module, app, store, row)
             outcome = "rollback" if row.get("given_up") else "live"
             app_trail.note(app["name"], row["release"], "end", outcome, who)
+        if app["type"] == "container":
+            app_container.prune(app["name"], store)
         app_lock.release(store, run)
     return problem, said, removed
 

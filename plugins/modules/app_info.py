@@ -57,10 +57,18 @@ def releases_of(app: dict[str, Any], store: Store) -> list[dict[str, str]]:
     return rows
 
 
+def shown_version(version: str) -> str:
+    """A commit or a digest cut short, anything else as it is."""
+    if FULL_COMMIT.fullmatch(version):
+        return version[:7]
+    tag, _, digest = version.rpartition("@")
+    return tag or digest[:14] if digest.startswith("sha256:") else version
+
+
 def as_table(name: str, rows: list[dict[str, str]], service: str) -> list[str]:
     lines = [name + (f" ({service})" if service else "")]
     for row in rows:
-        version = row["version"][:7] if FULL_COMMIT.fullmatch(row["version"]) else row["version"]
+        version = shown_version(row["version"])
         lines.append(f"  {row['id']:24}  {version:12}  {row['created']:20}  {row['state']:11}  {row['by']}".rstrip())
     return lines if rows else [*lines, "  no release yet"]
 

@@ -9,7 +9,8 @@ short_description: Prepare the ground for apps and say which of them need a new 
 version_added: 0.1.0
 description:
   - For all apps of a host in one trip. Ensures each app's system user and directories, removes what an interrupted
-    deploy has left, asks the git servers which commit each version stands for, and compares with the live release.
+    deploy has left, asks the git servers which commit each version stands for, and the
+    registries which image, and compares with the live release.
   - Starts and stops nothing. M(shipshape.droplet.app_build), M(shipshape.droplet.app_start) and
     M(shipshape.droplet.app_finish) do what it says.
   - Takes the lock of each app that has something to do, and refuses an app that another run is at work on.
@@ -40,6 +41,10 @@ options:
     default: {}
   break_lock: {description: Take the lock away from another run., type: bool, default: false}
   webhook: {description: The https URL that hears of the start of a deploy., type: str, default: ""}
+  registries:
+    description: The logins for the registries of images, sealed by the filter C(shipshape.droplet.app_registries).
+    type: str
+    default: ""
 author: Shipshape (@shipshape)
 """
 
@@ -83,11 +88,18 @@ import socket
 from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_lock, app_process, app_service, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
+    app_lock,
+    app_process,
+    app_service,
+    app_trail,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import check_name, prepare
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_source import remote_refs, wanted_commit
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
 
 
@@ -95,9 +107,10 @@ def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
     """Why the live release is not what is wanted."""
     reasons = []
     if commit != live.commit:
-        reasons.append("commit {} instead of {}".format(commit[:7] or "not known yet", live.commit[:7]))
+        kind = "image" if app["type"] == "container" else "commit"
+        reasons.append("{} {} instead of {}".format(kind, commit[:7] or "not known yet", live.commit[:7]))
     if app["settings_fingerprint"] != live.record.get("settings"):
-        reasons.append("its command or folder changed")
+        reasons.append("its settings changed" if app["type"] == "container" else "its command or folder changed")
     if app["environment_fingerprint"] != live.record.get("environment"):
         reasons.append("its environment changed")
     return reasons
@@ -154,12 +167,15 @@ def decide(
     states: dict[str, dict[str, str]],
     redeploy: bool,
     rewritten: Sequence[str] = (),
+    lost: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """(deploy, activate or none; what the next steps need to know)."""
     store = Store(app["name"], app["directory"])
     live = store.release(store.current)
     facts = facts_of(app, store, commit)
     reasons = differences(app, live, commit) if live else ["it has no release yet"]
+    if lost:
+        reasons.append("its image is not on this host any more")
     if reasons:
         twin = rolled_back_twin(app, store, commit) if live else None
         if twin is None or redeploy:
@@ -198,6 +214,10 @@ def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
     """The same for going back to an earlier release."""
     store = Store(app["name"], app["directory"])
     release = store.find(to)
+    kind = release.record.get("type") or app["type"]
+    if kind != app["type"]:
+        message = f"release {release.id} is of type {kind}, and the app is of type {app['type']} now; deploy instead"
+        raise AppError(app["name"], "release", message)
     facts = dict(facts_of(app, store, release.commit), release=release.id, version=release.record.get("version") or "")
     said = f"{app['name']}: release {release.id} ({facts['version']}) is live"
     if release.id == store.current == store.healthy:
@@ -215,6 +235,7 @@ def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
 def work(module: AnsibleModule) -> dict[str, Any]:
     apps: list[dict[str, Any]] = module.params["apps"]
     to, holder, check_mode = module.params["to"], module.params["holder"], module.check_mode
+    logins = app_container.logins(module, module.params["registries"])
     for app in apps:
         check_name(app)
 
@@ -229,6 +250,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     try:
         changes = [change for app in apps for change in prepare(app, check_mode, lock)]
         refs = {} if to else remote_refs(apps)
+        digests = {} if to else app_container.wanted_digests(apps, logins, check_mode)
+        lost = app_container.lost(apps)
         states = app_service.show(
             [unit for app in apps if app["type"] in PROCESS_TYPES for unit in units_of(app, stores[app["name"]])]
         )
@@ -236,8 +259,17 @@ def work(module: AnsibleModule) -> dict[str, Any]:
             if to:
                 action, facts = way_back(app, to)
             else:
-                commit = wanted_commit(app, refs.get(app["git"]), check_mode)
-                action, facts = decide(app, commit, states, module.params["redeploy"], module.params["rewritten"])
+                commit = digests.get(app["name"])
+                if commit is None:
+                    commit = wanted_commit(app, refs.get(app["git"]), check_mode)
+                action, facts = decide(
+                    app,
+                    commit,
+                    states,
+                    module.params["redeploy"],
+                    module.params["rewritten"],
+                    app["name"] in lost,
+                )
             plan[app["name"]] = dict(facts, action=action)
             if action == "deploy" and not check_mode:
                 stores[app["name"]].plan(facts["release"])
@@ -288,6 +320,7 @@ def main() -> None:
             holder=dict(type="dict", default={}, options=app_lock.holder_options()),
             break_lock=dict(type="bool", default=False),
             webhook=dict(type="str", default="", no_log=True),
+            registries=dict(type="str", default="", no_log=True),
         ),
         supports_check_mode=True,
     )

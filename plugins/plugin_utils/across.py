@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..module_utils.app_types import PROCESS_TYPES
+from ..module_utils.app_types import CODE_TYPES, PROCESS_TYPES
+from .container import check_container
 from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
-from .plan import POSTGRESQL_PORT, PROXY_PORTS, text
+from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant
 from .site import PERIODS
 from .topology import GROUPS, LOOPBACK
@@ -114,8 +115,10 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
         yield from _limits(app, path)
         yield from _built(app, path)
         yield from _groups(app, path, groups)
-        if app.get("type") in PROCESS_TYPES:
+        if app.get("type") in CODE_TYPES:
             yield from _process(name, app, path, groups)
+        if app.get("type") == "container":
+            yield from check_container(name, app, path, variables)
 
 
 def _domains(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
@@ -143,9 +146,7 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
         wanted = "a port that nothing else has, such as 22 or 2222"
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
     taken[ssh] = "SSH"
-    for name, app in apps.items():
-        if app.get("type") not in PROCESS_TYPES:
-            continue
+    for name, app in with_process(apps).items():
         ports = ports_of(name, app)
         if ports[0] < 1024:
             continue
@@ -167,11 +168,10 @@ def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     """The operator's own ports against those that are declared elsewhere."""
     ssh = str(variables.get("hardening_ssh_port", 22))
     taken = {ssh: ("SSH", "`hardening_ssh_port`, and `hardening_ssh_sources` for whom")}
-    for name, app in apps.items():
-        if app.get("type") in PROCESS_TYPES:
-            instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
-            for port in ports_of(name, app):
-                taken.setdefault(str(port), (f"apps.{name}", instead))
+    for name, app in with_process(apps).items():
+        instead = "no rule: a proxy leads to the app, and the firewall lets that in by itself"
+        for port in ports_of(name, app):
+            taken.setdefault(str(port), (f"apps.{name}", instead))
     rules = variables.get("hardening_firewall_rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else []):
         number = str(_mapping(rule).get("port", ""))

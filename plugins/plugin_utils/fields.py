@@ -27,6 +27,7 @@ from .checks import (
     strong,
     url_path,
 )
+from .container import CONTAINER_KEYS, ELSEWHERE
 from .names import (
     LONGEST_POSTGRESQL_NAME,
     LONGEST_USER_NAME,
@@ -283,7 +284,7 @@ ROUTING = {
     "max_body_size": Key(filled_in('the largest request, such as "10m"', "[1-9][0-9]*[kmg]?")),
 }
 COMMON = {
-    "type": Key(Text("python, command, static or route"), required=True),
+    "type": Key(Text("python, command, container, static or route"), required=True),
     "source": Key(SOURCE, required=True),
     **ROUTING,
     "packages": Key(
@@ -397,6 +398,8 @@ PROCESS_KEYS = {
     "watch": Key(Number("seconds a new release is watched before the old one is stopped, 0 to 3600", 0, 3600)),
 }
 ROUTE_KEYS = {"url": Key(UPSTREAM, required=True), "timeout": PROCESS_KEYS["timeout"]}
+#: What an image has in common with an app from a checkout.
+IMAGE_KEYS = ("health", "websocket", "database", "env", "port", "timeout", "watch", "memory", "cpus")
 STATIC_KEYS = {
     "spa": Key(Flag("true (unknown paths show index.html) or false")),
     "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
@@ -410,6 +413,7 @@ _PROCESS = Table(
     "an app: type, source, command, domains, …",
     {
         **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+        **{name: "no such key: it is for type: container" for name in CONTAINER_KEYS},
         "url": "no such key: it is for type: route",
     },
 )
@@ -427,7 +431,22 @@ APP = Choice(
             },
             "a site: type, source, domains, …",
             {
-                **{name: _NO_PROCESS for name in PROCESS_KEYS if name not in BUILT_KEYS},
+                **{name: _NO_PROCESS for name in {**PROCESS_KEYS, **CONTAINER_KEYS} if name not in BUILT_KEYS},
+                "url": "no such key: it is for type: route",
+            },
+        ),
+        "container": Table(
+            {
+                **{key: COMMON[key] for key in ("type", *ROUTING, "keep_releases")},
+                **{key: PROCESS_KEYS[key] for key in IMAGE_KEYS},
+                "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (shell,))),
+                **CONTAINER_KEYS,
+            },
+            "an app: type, image, container_port, domains, …",
+            {
+                **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+                **{name: "no such key: a container has no code here" for name in PROCESS_KEYS},
+                **ELSEWHERE,
                 "url": "no such key: it is for type: route",
             },
         ),
@@ -441,7 +460,7 @@ APP = Choice(
             "a route to another host: type, url, domains, …",
             {
                 name: "no such key: a route has nothing of its own on the droplet"
-                for name in {**COMMON, **PROCESS_KEYS, **STATIC_KEYS}
+                for name in {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **STATIC_KEYS}
                 if name not in {*ROUTING, *ROUTE_KEYS, "type"}
             },
         ),

@@ -25,6 +25,8 @@ STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
+#: Where PostgreSQL's socket lies, which a container reaches where it cannot reach the host's loopback.
+POSTGRESQL_SOCKETS = "/var/run/postgresql"
 #: What a proxy needs of the loopback interface beside the ports of the web, unless the inventory moves them.
 PROXY_PORTS = {
     "nginx": {"nginx-metrics": 8082},
@@ -42,7 +44,8 @@ def _texts(value: str | Iterable[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _with_process(apps: Apps) -> dict[str, Mapping[str, Any]]:
+def with_process(apps: Apps) -> dict[str, Mapping[str, Any]]:
+    """The apps that listen on ports of their own, on the hosts of the group `app`."""
     return {name: app for name, app in apps.items() if app.get("type") in PROCESS_TYPES}
 
 
@@ -211,7 +214,7 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
         for name, port in PROXY_PORTS.get(proxy, {}).items():
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
-    for name, app in _with_process(apps).items() if host in topology.app else ():
+    for name, app in with_process(apps).items() if host in topology.app else ():
         address = topology.app_address(host, public=bool(app.get("domains")))
         sources = [] if address == LOOPBACK else proxies
         for port in _ports(name, app):
@@ -246,7 +249,11 @@ def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Seque
     """What a host has that neither git nor a database has: passwords, certificates, what the apps have written."""
     paths = ["/etc/shipshape"] + (["/etc/letsencrypt"] if certificates else [])
     if host in topology.app:
-        paths += [f"{STATE_DIRECTORY}/{name}" for name in _with_process(apps)]
+        paths += [
+            f"{STATE_DIRECTORY}/{name}"
+            for name, app in with_process(apps).items()
+            if app["type"] != "container" or app.get("volumes")
+        ]
     return paths
 
 
@@ -287,13 +294,21 @@ def text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _uses_socket(app: Mapping[str, Any], topology: Topology, host: str) -> bool:
+    """Whether the app's database is on its own host: the loopback interface of a container is another one."""
+    return app.get("database") is not None and database_host(topology) == host
+
+
 def _environment(
     name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None
 ) -> dict[str, str]:
+    container = app["type"] == "container"
     environment = {
         "HOST": topology.app_address(host, public=bool(app.get("domains"))),
         "PORT": str(_port(name, app)),
     }
+    if container:
+        environment = {"HOST": "0.0.0.0", "PORT": str(app["container_port"])} if app.get("container_port") else {}
     if (database := app.get("database")) is not None:
         role = _database(name, app)
         password = database.get("password")
@@ -303,26 +318,44 @@ def _environment(
             password = passwords[role]
         if password:
             address = socket_address(topology.path(host, database_host(topology)), POSTGRESQL_PORT)
-            environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{address}/{role}"
+            where = f"{address}/{role}"
+            if container and _uses_socket(app, topology, host):
+                where = f"/{role}?host={POSTGRESQL_SOCKETS}"
+            environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{where}"
     environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
     return environment
 
 
 def _release(name: str, app: Mapping[str, Any]) -> Row:
-    source = app["source"]
-    return {
+    row: Row = {
         "name": name,
         "type": app["type"],
         "user": name,
         "directory": f"/srv/{name}",
-        "source": {
-            "git": source["git"],
-            "version": str(source.get("version") or "main"),
-            "path": os.path.normpath(source.get("path") or "."),
-        },
         "packages": _texts(app.get("packages")),
         "keep_releases": int(app.get("keep_releases") or 5),
     }
+    if app["type"] != "container":
+        source = app["source"]
+        row["source"] = {
+            "git": source["git"],
+            "version": str(source.get("version") or "main"),
+            "path": os.path.normpath(source.get("path") or "."),
+        }
+    return row
+
+
+def _container(app: Mapping[str, Any], topology: Topology, host: str) -> Row:
+    """What is an image's alone."""
+    if app["type"] != "container":
+        return {}
+    row: Row = {"image": str(app["image"])}
+    row.update((key, app[key]) for key in ("container_port", "volumes", "capabilities") if key in app)
+    if (login := app.get("registry")) is not None:
+        row["registry"] = {key: str(login[key]) for key in ("username", "password")}
+    if _uses_socket(app, topology, host):
+        row["sockets"] = [POSTGRESQL_SOCKETS]
+    return row
 
 
 def _switched(name: str, app: Mapping[str, Any]) -> Row:
@@ -381,7 +414,7 @@ def _health(health: str | Mapping[str, Any] | None) -> Row:
 def plan_apps(
     apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
 ) -> list[Row]:
-    """The apps to deploy on `host`: python apps on app hosts, static ones where they are served, on the proxies.
+    """The apps to deploy on `host`: those with a process on app hosts, static ones on the proxies, which serve them.
 
     `passwords` are those of the database roles by name. None means that they are not read yet: then DATABASE_URL is
     missing, and the list serves to install packages and to create users, not to start anything.
@@ -403,7 +436,8 @@ def plan_apps(
                 {
                     **_release(name, app),
                     **_built(app),
-                    "command": str(app["command"]),
+                    **_container(app, topology, host),
+                    "command": str(app.get("command") or app.get("arguments") or ""),
                     **_processes(app, first=host == topology.app[0]),
                     **_health(app.get("health")),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),

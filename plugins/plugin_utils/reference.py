@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from .container import CONTAINER_KEYS
 from .fields import APP, COMMON, GLOBALS, PROCESS_KEYS, ROUTE_KEYS, STATIC_KEYS
 from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
@@ -76,7 +77,7 @@ def _rows(keys: Mapping[str, Key], prefix: str = "") -> Iterator[tuple[str, str,
     for name, key in keys.items():
         path = f"{prefix}{name}"
         words = key.kind.wanted
-        if prefix == "apps.NAME." and name not in COMMON:
+        if prefix == "apps.NAME." and not all(name in table.keys for table in APP.tables.values()):
             types = [kind for kind, table in APP.tables.items() if name in table.keys]
             words += f" ({', '.join(types)} only)"
         yield path, _kind(key.kind), "**required**" if key.required else DEFAULTS.get(path, ""), words
@@ -93,7 +94,7 @@ def _inner(kind: Kind, path: str) -> Iterator[tuple[str, str, str, str]]:
     elif isinstance(kind, Pairs):
         yield from _inner(kind.of(kind.label), f"{path}.{kind.label}")
     elif isinstance(kind, Choice):
-        merged = {**COMMON, **PROCESS_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
+        merged = {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
         assert set(merged) == {name for table in kind.tables.values() for name in table.keys}
         yield from _rows(merged, f"{path}.")
 

@@ -15,7 +15,7 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.validate import 
 DIRECTORY = Path(__file__).parent / "bad_inventories"
 BASES: dict[str, Any] = yaml.safe_load((DIRECTORY / "base.yml").read_text())
 ROLES: dict[str, Any] = yaml.safe_load((DIRECTORY / "roles.yml").read_text())
-TOPICS = ("apps", "processes", "globals", "hardening", "hosts")
+TOPICS = ("apps", "processes", "containers", "globals", "hardening", "hosts")
 OPERATIONS = {"set", "remove", "rename", "append", "unresolved", "set_number_key"}
 EXPECTATIONS = {"name", "base", "path", "found", "wanted", "unseen", "also"}
 

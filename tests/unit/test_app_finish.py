@@ -55,7 +55,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> app_store.Store:
     monkeypatch.setattr(app_process.app_service, "systemctl", lambda *_, **__: (0, ""))
     monkeypatch.setattr(app_process.app_service, "is_up", lambda _state: True)
     monkeypatch.setattr(app_process.app_service, "show", lambda _units: {})
-    monkeypatch.setattr(app_process.app_service, "drain", lambda _port, _limit: 2)
+    monkeypatch.setattr(app_process.app_service, "drain", lambda *_where: 2)
     monkeypatch.setattr(app_process.app_service, "journal", lambda *_: "the app said s3cret-value-99")
     made = store_with(tmp_path, {"id": A}, {"id": B, "activated": "", "version": "main"}, current=A, colour="blue")
     made.point("blue", A)

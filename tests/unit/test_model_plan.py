@@ -393,3 +393,57 @@ def test_a_hostname_is_one(name: str) -> None:
 )
 def test_what_is_no_hostname_is_none(name: str) -> None:
     assert not is_hostname(name)
+
+
+OCR: dict[str, Any] = {
+    "type": "container",
+    "image": "registry.malar.in/ocr:1.4",
+    "registry": {"username": "fetcher", "password": "s3cret-of-mine"},
+    "container_port": 8000,
+    "arguments": "serve --workers 2",
+    "migrate": "alembic upgrade head",
+    "domains": ["ocr.malar.in"],
+    "health": "/health",
+    "database": {},
+    "volumes": {"/data": "uploads"},
+    "memory": "512M",
+    "env": {"MODEL": "large"},
+}
+
+
+def container(topology: Topology, host: str, **changes: Any) -> dict[str, Any]:
+    return dict(plan_apps({"ocr": {**OCR, **changes}}, topology, host, {"ocr": "p@ss/w:rd"})[0])
+
+
+def test_a_container_is_planned_like_any_app_with_a_process() -> None:
+    apps, port = {"ocr": OCR}, app_port("ocr")
+    listens = [(row["port"], row["addresses"]) for row in plan(apps, ONE, "web1")["listens"] if row["name"] == "ocr"]
+    assert listens == [(port, ["127.0.0.1"]), (port + 1, ["127.0.0.1"])]
+    assert site(apps, ONE, "web1", "ocr")["proxy"]["upstreams"] == [f"127.0.0.1:{port}"]
+    opened = plan(apps, THREE, "app1")["hardening_contributed_firewall_rules"]
+    assert [(rule["port"], rule["sources"]) for rule in opened] == [(p, ["10.0.0.1/32"]) for p in (port, port + 1)]
+    assert container(THREE, "app1")["address"] == "10.0.0.2"
+    assert plan_apps(apps, THREE, "web1") == []
+
+
+def test_a_container_hears_of_its_inner_port_whatever_colour_it_has() -> None:
+    row = container(ONE, "web1")
+    assert (row["env"]["HOST"], row["env"]["PORT"], row["container_port"]) == ("0.0.0.0", "8000", 8000)
+    assert (row["port"], row["second_port"]) == (app_port("ocr"), app_port("ocr") + 1)
+    assert "source" not in row and row["image"] == OCR["image"] and row["command"] == OCR["arguments"]
+    assert row["registry"] == OCR["registry"]
+    quiet = plan_apps({"job": {"type": "container", "image": "nginx:1"}}, ONE, "web1")[0]
+    assert quiet["env"] == {} and "registry" not in quiet and "sockets" not in quiet
+
+
+def test_a_container_reaches_a_database_on_its_own_host_by_the_socket_and_another_by_its_address() -> None:
+    row = container(ONE, "web1")
+    assert row["env"]["DATABASE_URL"] == "postgresql://ocr:p%40ss%2Fw%3Ard@/ocr?host=/var/run/postgresql"
+    assert row["sockets"] == ["/var/run/postgresql"]
+    row = container(THREE, "app1")
+    assert row["env"]["DATABASE_URL"] == "postgresql://ocr:p%40ss%2Fw%3Ard@10.0.0.3:5432/ocr" and "sockets" not in row
+
+
+def test_what_a_container_keeps_is_backed_up() -> None:
+    assert "/var/lib/shipshape/ocr" in plan({"ocr": OCR}, ONE, "web1")["backup_paths"]
+    assert "/var/lib/shipshape/ocr" not in plan({"ocr": {**OCR, "volumes": {}}}, ONE, "web1")["backup_paths"]

@@ -1,0 +1,308 @@
+"""Releases of an app that is an image: fetched by its digest, run by systemd through Docker's client.
+
+A release's folder has no code. Beside its record and environment it has the scripts with which its unit and its
+migration start a container, so that a way back starts just what ran then. An image stays as long as a release needs it,
+by a tag of ours beside the app's own: `shipshape-APP-RELEASE`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Iterator, Mapping, Sequence
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_registry
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_registry import Image, Login, image_of
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import RELEASE_ID, Store
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
+    AppError,
+    last_lines,
+    run,
+    write_file,
+)
+
+STATE = "/var/lib/shipshape"
+#: Root's, and gone with the next boot.
+LOGINS = "/run/shipshape"
+ATTEMPTS = 3
+#: Whom this host trusts; there as soon as the package ca-certificates is.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+#: Docker's client reads no line longer than this from a file of variables.
+LONGEST_LINE = 32768
+#: As many processes and threads as any honest service has.
+PROCESSES = 2048
+
+START, MIGRATE, VARIABLES = "container", "container-migrate", "container.env"
+
+SCRIPT = """#!/bin/sh
+# Written by Shipshape for release {release}. {usage}
+set -eu
+name={app}-$1
+ours() {{ docker ps --all --quiet --no-trunc --filter "name=^$name\\$" --filter label=shipshape.app={app} "$@"; }}
+# An engine that starts anew keeps its containers running and lets go of its clients: go on with the same one.
+if [ -n "$(ours --filter label=shipshape.release={release} --filter status=running)" ]; then
+    exec docker attach --no-stdin "$name"
+fi
+left=$(ours)
+if [ -n "$left" ]; then docker rm --force --volumes $left >/dev/null; fi
+{exports}exec docker run {arguments}
+"""
+
+
+def unseal(sealed: str) -> dict[str, Any]:
+    """What a filter has sealed: a module takes it as one argument that is never logged."""
+    found: dict[str, Any] = json.loads(base64.b64decode(sealed or "e30="))
+    return found
+
+
+def logins(module: AnsibleModule, sealed: str) -> dict[str, Login]:
+    """The logins for registries by app; their passwords are kept out of all that the module says."""
+    found = {app: Login(str(said["username"]), str(said["password"])) for app, said in unseal(sealed).items()}
+    for login in found.values():
+        module.no_log_values.update({login.password, login.basic} if login.password else ())
+    return found
+
+
+def wanted_digests(apps: list[dict[str, Any]], logins: Mapping[str, Login], check_mode: bool) -> dict[str, str]:
+    """Which image each container app's version stands for; every registry is asked at the same time.
+
+    Nothing for an app whose registry cannot be asked yet: on a bare host, in check mode, no authority is trusted.
+    """
+    asked = [app for app in apps if app["type"] == "container"]
+    if check_mode and not os.path.exists(AUTHORITIES):
+        return {app["name"]: app_registry.digest_of(app["version"]).partition(":")[2] for app in asked}
+
+    def digest(app: dict[str, Any]) -> str:
+        login = logins.get(app["name"], Login())
+        found = app_registry.resolve(app["name"], app["container"]["image"], app["version"], login)
+        return str(found).partition(":")[2]
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        jobs = {app["name"]: pool.submit(digest, app) for app in asked}
+        return {name: job.result() for name, job in jobs.items()}
+
+
+def words(text: str) -> list[str]:
+    """What a command line gives to the image, as a shell would split it."""
+    return shlex.split(text)
+
+
+def split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What a file of variables can hold, and what Docker's client has to get from its own environment."""
+    fit = {name: value for name, value in environment.items() if "\n" not in value and len(value) < LONGEST_LINE}
+    return fit, {name: value for name, value in environment.items() if name not in fit}
+
+
+def variables_file(environment: Mapping[str, str]) -> str:
+    """The text of an --env-file: nothing is quoted in it, and a line is a value to its end."""
+    return "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
+
+
+def mounts(app: str, container: Mapping[str, Any]) -> list[str]:
+    """Folders of the droplet that outlive a release, as volumes: a new one gets the owner that it has in the image."""
+    found = []
+    for target, name in sorted((container.get("volumes") or {}).items()):
+        place = f"volume-opt=type=none,volume-opt=o=bind,volume-opt=device={STATE}/{app}/{name}"
+        found.append(f"--mount=type=volume,source=shipshape-{app}-{name},target={target},volume-driver=local,{place}")
+    return found + [f"--mount=type=bind,source={path},target={path}" for path in container.get("sockets") or []]
+
+
+def options(app: str, release: str, container: Mapping[str, Any], path: str, exported: Sequence[str]) -> list[str]:
+    """What every container of a release is started with, its migration's, too."""
+    found = ["--pull=never", "--init", f"--label=shipshape.app={app}", f"--label=shipshape.release={release}"]
+    found += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in container.get("capabilities") or [])]
+    found += ["--security-opt=no-new-privileges", f"--pids-limit={PROCESSES}"]
+    if container.get("memory"):
+        found.append("--memory={}".format(container["memory"]))
+    if container.get("cpus"):
+        found.append("--cpus={:g}".format(container["cpus"]))
+    found.append(f"--env-file={os.path.join(path, VARIABLES)}")
+    return found + [f"--env={name}" for name in exported] + mounts(app, container)
+
+
+def _script(app: str, release: str, usage: str, exported: Mapping[str, str], arguments: Sequence[str]) -> str:
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(exported.items()))
+    return SCRIPT.format(app=app, release=release, usage=usage, exports=exports, arguments=" ".join(arguments))
+
+
+def scripts(app: Mapping[str, Any], release: str, digest: str, path: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The files with which a release is run, by name; all of them may hold secrets."""
+    name, container = app["name"], app["container"]
+    fit, exported = split_environment(env)
+    common = [shlex.quote(word) for word in options(name, release, container, path, sorted(exported))]
+    image = [shlex.quote(f"{container['image']}@sha256:{digest}")]
+    # Without --rm: some engines remove what was started with it when they start anew, though it runs.
+    start = ['--name="$name"', '--label=shipshape.colour="$1"', *common]
+    if container.get("port"):
+        start.append(f'${{2:+"--publish=$2:{int(container["port"])}"}}')
+    start += image + [shlex.quote(word) for word in words(app["command"])]
+    files = {
+        VARIABLES: variables_file(fit),
+        START: _script(name, release, "Starts COLOUR at ADDRESS:PORT.", exported, start),
+    }
+    if app["migrate"]:
+        migrate = ["--rm", '--name="$name"', *common, *image, *(shlex.quote(word) for word in words(app["migrate"]))]
+        files[MIGRATE] = _script(name, release, "Called with `migrate`.", exported, migrate)
+    return files
+
+
+@contextlib.contextmanager
+def client(app: str, image: Image, login: Login) -> Iterator[list[str]]:
+    """Docker's client with the login of one app for one registry, as long as it takes; what root has is not used."""
+    folder = os.path.join(LOGINS, f"login-{app}")
+    os.makedirs(LOGINS, mode=0o755, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)  # of a run that was killed
+    os.mkdir(folder, 0o700)
+    try:
+        write_file(os.path.join(folder, "config.json"), app_registry.docker_config(image, login), 0o600)
+        yield ["docker", "--config", folder]
+    finally:
+        shutil.rmtree(folder)
+
+
+def docker(*arguments: str, timeout: int = 120) -> tuple[int, str]:
+    result: tuple[int, str] = run(None, ["docker", *arguments], timeout=timeout)
+    return result
+
+
+def explain(output: str, name: str, digest: str, login: Login) -> str:
+    """What to do about the usual reasons for which an image cannot be fetched."""
+    said, image = output.lower(), image_of(name)
+    if "cannot connect to the docker daemon" in said:
+        return "the Docker engine does not answer; see `systemctl status docker` on the droplet"
+    if "no such file or directory: 'docker'" in said:
+        return "Docker is not installed here; run playbooks/docker.yml"
+    if "no space left on device" in said:
+        return "the disk of the droplet is full; see `docker system df` and `df -h`"
+    if "verification failed" in said or "does not match" in said:
+        return f"{image.host} sent something else than the image of this digest; it was not taken. Push the image again"
+    if "manifest unknown" in said or "not found" in said:
+        return f"{image.host} has no such image any more; check `image`"
+    if any(word in said for word in ("unauthorized", "denied", "authentication required", "no basic auth")):
+        return str(app_registry.refusal(name, f"sha256:{digest}", login, image))
+    if "x509" in said or "certificate" in said:
+        return f"the engine does not trust the certificate of {image.host}; add its authority to the droplet"
+    return f"check that the droplet reaches {image.host}, and try again"
+
+
+def tag_of(name: str, app: str, release: str) -> str:
+    """The tag of ours that keeps an image as long as the release is kept."""
+    return f"{name}:shipshape-{app}-{release}"
+
+
+def pull(app: str, release: str, name: str, digest: str, login: Login, lock: int | None) -> None:
+    """Have the image of that digest on this host, and keep it for the release."""
+    reference = f"{name}@sha256:{digest}"
+    output = ""
+    if docker("image", "inspect", "--format={{.Id}}", reference)[0] != 0:
+        with client(app, image_of(name), login) as command:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    time.sleep(3 * attempt)
+                code, output = run(None, [*command, "pull", "--quiet", reference], timeout=1800, lock=lock)
+                if code == 0 or "manifest unknown" in output or "unauthorized" in output or "denied" in output:
+                    break
+        if code != 0:
+            output = output.replace(login.password, app_env.HIDDEN) if login.password else output
+            why = explain(output, name, digest, login)
+            raise AppError(app, "pull", f"cannot fetch {reference}: {why}\n{last_lines(output, 5)}")
+    code, output = docker("tag", reference, tag_of(name, app, release))
+    if code != 0:
+        raise AppError(app, "pull", f"cannot keep {reference}:\n{last_lines(output, 5)}")
+
+
+def make_volumes(app: str, container: Mapping[str, Any]) -> None:
+    """The folders behind the volumes. Nobody but root comes to them on the droplet; whose they are says the image."""
+    for name in (container.get("volumes") or {}).values():
+        parent = os.path.join(STATE, app)
+        os.makedirs(STATE, mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent, 0o700)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.join(parent, name), 0o755)
+
+
+def build(app: Mapping[str, Any], release: str, path: str, digest: str, env: Mapping[str, str], login: Login,
+          lock: int | None) -> None:  # fmt: skip
+    """All that a release is run from, into its folder."""
+    pull(app["name"], release, app["container"]["image"], digest, login, lock)
+    make_volumes(app["name"], app["container"])
+    for name, text in scripts(app, release, digest, path, env).items():
+        write_file(os.path.join(path, name), text, 0o600 if name == VARIABLES else 0o700)
+
+
+def migrate(app: str, path: str, patience: int, lock: int | None) -> tuple[int, str]:
+    """Run the release's migration to its end, after one that an interrupted run has left."""
+    name = f"{app}-migrate"
+    ours = ("--filter", f"name=^{name}$", "--filter", f"label=shipshape.app={app}")
+    code, left = docker("ps", "--quiet", *ours)
+    if code == 0 and left:
+        docker("wait", name, timeout=patience)
+    code, output = run(None, [os.path.join(path, MIGRATE), "migrate"], timeout=patience, lock=lock)
+    if code == 124:
+        docker("rm", "--force", "--volumes", name)
+    return code, output
+
+
+def tables(app: str, colour: str) -> list[str]:
+    """Where the kernel lists the connections to a container: in the container's own network, under its own port."""
+    code, output = docker("inspect", "--format={{.State.Pid}}", f"{app}-{colour}")
+    process = output.strip() if code == 0 else ""
+    return [f"/proc/{process}/net/{table}" for table in ("tcp", "tcp6")] if process.isdigit() and process != "0" else []
+
+
+def clear(app: str, store: Store) -> None:
+    """End what runs of the colour that does not serve: of a unit that was stopped while the engine was away."""
+    code, output = docker(
+        "ps", "--all", "--filter", f"label=shipshape.app={app}", '--format={{.ID}} {{.Label "shipshape.colour"}}'
+    )
+    rows = [line.split() for line in output.splitlines()] if code == 0 else []
+    idle = [row[0] for row in rows if len(row) == 2 and row[1] != store.colour]
+    if idle:
+        docker("rm", "--force", "--volumes", *idle)
+
+
+def unneeded(listing: str, app: str, releases: Sequence[str]) -> list[str]:
+    """Of all images' names, those that were kept for releases of this app that are not there any more."""
+    mine = re.compile(rf"\S+:shipshape-{re.escape(app)}-({RELEASE_ID.pattern})")
+    found = [(line, mine.fullmatch(line.strip())) for line in listing.splitlines()]
+    return [line.strip() for line, match in found if match and match.group(1) not in releases]
+
+
+def images() -> str | None:
+    """The names of all images on this host; nothing where no engine answers."""
+    code, output = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}")
+    return output if code == 0 else None
+
+
+def lost(apps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The apps whose live release has lost its image: to a clean-up by hand, or as the engine maps its users anew."""
+    live = {}
+    for app in apps:
+        store = Store(app["name"], app["directory"])
+        release = store.release(store.current)
+        made_of = release.record.get("container") if release else None
+        if app["type"] == "container" and release and made_of:
+            live[app["name"]] = f"shipshape-{app['name']}-{release.id}"
+    listing = images() if live else None
+    # By the tag alone: Docker leaves its own registry out of a name.
+    tags = {line.rpartition(":")[2] for line in (listing or "").splitlines()}
+    return [] if listing is None else [name for name, tag in live.items() if tag not in tags]
+
+
+def prune(app: str, store: Store) -> list[str]:
+    """Let go of images that no release needs. One that somebody else has a name or a container for stays."""
+    clear(app, store)
+    names = unneeded(images() or "", app, [release.id for release in store.releases()])
+    for name in names:
+        docker("image", "rm", name)
+    return names
