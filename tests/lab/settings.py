@@ -30,7 +30,7 @@ DYNAMIC_RANGE = "10.77.0.128/25"
 
 SERVICES = "shipshape-services"
 SERVICES_ADDRESS = "10.77.0.2"
-SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test", "git.malar-market-ledger.com")
+SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test", "git.malar-market-ledger.com", "git.portun.app")
 
 REGISTRY = "shipshape-registry"
 REGISTRY_ADDRESS = "10.77.0.5"

@@ -48,7 +48,6 @@ def portun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         "vault_portun_backup_password": given.secret("portun_backup"),
         # Nobody listens there: a deploy does not depend on it.
         "vault_portun_webhook": f"https://{HOSTS['portun1']}:9/T0/{given.secret('portun_webhook')}",
-        "portun_git": "https://git.test/portun.git",
         "app_watch_seconds": 3,
     }
     yield given
