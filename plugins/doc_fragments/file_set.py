@@ -63,6 +63,7 @@ options:
     suboptions:
       directory: {description: Absolute path., type: path, required: true}
       pattern: {description: Shell pattern of the names that are ours., type: str, default: "*"}
+      begins: {description: "In a directory of others, how the text of a file of ours begins.", type: str}
       reload: {description: Unit to reload in this same trip when something was removed., type: str}
   verify:
     description: Command run after everything is in place, only when something changed.

@@ -212,7 +212,11 @@ def app_prepares(spec: Mapping[str, Any]) -> bool:
 def app_purges(apps: Iterable[App]) -> list[dict[str, str]]:
     """Where units of processes and of lines of crontabs lie that an app may have had and has no more."""
     return [
-        {"directory": "/etc/systemd/system", "pattern": f"{app['name']}.*.service"}
+        {
+            "directory": "/etc/systemd/system",
+            "pattern": f"{app['name']}.*.service",
+            "begins": "# Written by Shipshape.",
+        }
         for app in apps
         if app["type"] in PROCESS_TYPES
     ]

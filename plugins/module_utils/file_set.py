@@ -320,6 +320,8 @@ def expand_purge(module: AnsibleModule, purge: List[Dict[str, Any]], listed: Lis
             path = os.path.join(item["directory"], name)
             if path in listed or not fnmatch.fnmatch(name, item["pattern"]) or name.startswith(".shipshape-"):
                 continue
+            if item.get("begins") and not Found(path).text.startswith(item["begins"]):
+                continue
             spec = dict(PLAIN, state="absent", path=path, reload=item["reload"])
             entries.append(Entry(module, spec, None))
     return entries
@@ -410,6 +412,7 @@ def argument_spec() -> Dict[str, Any]:
             options=dict(
                 directory=dict(type="path", required=True),
                 pattern=dict(type="str", default="*"),
+                begins=dict(type="str"),
                 reload=dict(type="str"),
             ),
         ),

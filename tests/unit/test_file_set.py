@@ -184,3 +184,13 @@ def test_what_is_refused_leaves_the_original_kept(places: Path) -> None:
     assert path.read_text() == "ours\n"
     converge(Module(), original(path))
     assert path.read_text() == "the package's\n"
+
+
+def test_in_a_directory_of_others_only_what_begins_as_ours_does_is_removed(places: Path) -> None:
+    (places / "shop.worker@blue.service").write_text("# Written by Shipshape. To add to it: …\n", encoding="utf-8")
+    (places / "shop.print.service").write_text("[Unit]\nDescription=Somebody's own\n", encoding="utf-8")
+    purge = {"directory": str(places), "pattern": "shop.*.service", "begins": "# Written by Shipshape.", "reload": None}
+    found = file_set.expand_purge(Module(), [purge], [])
+    assert [entry.path for entry in found] == [str(places / "shop.worker@blue.service")]
+    everything = file_set.expand_purge(Module(), [{**purge, "begins": None}], [])
+    assert len(everything) == 2
