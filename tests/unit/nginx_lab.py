@@ -100,10 +100,16 @@ def nginx_program() -> str:
     return str(nginx_home() / "usr/sbin/nginx")
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port below those that the kernel gives to connections, so that none takes it before nginx does."""
+    """A port below those that the kernel gives to connections, so that none takes it before nginx does; never twice."""
     while True:
         port = random.randrange(10000, 30000)
+        if port in _given:
+            continue
+        _given.add(port)
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
