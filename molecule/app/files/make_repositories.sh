@@ -3,7 +3,7 @@
 #   make_repositories.sh FILES TARGET
 set -eu
 files=$1 target=$2
-export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@shop.test GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@shop.test
+export GIT_AUTHOR_NAME=Test GIT_AUTHOR_EMAIL=test@store.test GIT_COMMITTER_NAME=Test GIT_COMMITTER_EMAIL=test@store.test
 export GIT_CONFIG_GLOBAL=/dev/null
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
