@@ -23,6 +23,8 @@ options:
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
       directory: {description: Where all its releases lie., type: path, required: true}
       git: {description: URL of its repository., type: str, default: ""}
+      archive: {description: URL of the archive it comes from instead., type: str, default: ""}
+      checksum: {description: "The archive's, such as C(sha256:…).", type: str, default: ""}
       version: {description: Branch, tag or commit; of an image the tag or the digest., type: str, required: true}
       path: {description: The folder of the repository that is deployed., type: str, default: .}
       build: {description: What makes the release out of the code., type: str, default: ""}

@@ -55,6 +55,10 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
         source = app.get("source") or {}
         image, version_of_image = split(str(app.get("image") or ""))
         own_version = version_of_image or "latest" if image else source.get("version") or "main"
+        archive = str(source.get("archive") or "")
+        if archive:
+            # What a list of releases shows; which archive it is says its checksum.
+            own_version = archive.rstrip("/").rpartition("/")[2]
         container = _container(app, image)
         specs[str(app["name"])] = {
             "name": str(app["name"]),
@@ -62,6 +66,8 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "user": str(app.get("user") or app["name"]),
             "directory": str(app.get("directory") or f"/srv/{app['name']}"),
             "git": str(source.get("git") or ""),
+            "archive": archive,
+            "checksum": str(source.get("checksum") or ""),
             "version": str(version or own_version),
             "path": str(source.get("path") or "."),
             "container": container,

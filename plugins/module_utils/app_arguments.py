@@ -21,6 +21,8 @@ def app_options() -> dict[str, Any]:
         user=dict(type="str", required=True),
         directory=dict(type="path", required=True),
         git=dict(type="str", default=""),
+        archive=dict(type="str", default=""),
+        checksum=dict(type="str", default=""),
         version=dict(type="str", required=True),
         path=dict(type="str", default="."),
         build=dict(type="str", default=""),
@@ -86,7 +88,7 @@ def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any
     umask.ordinary()
     apps = module.params.get("apps") or [module.params["app"]]
     for app in apps:
-        for login in _URL_PASSWORD.findall(app["git"]):
+        for login in _URL_PASSWORD.findall(app["git"] + " " + app["archive"]):
             module.no_log_values.update(part for part in [login, login.partition(":")[2]] if part)
     try:
         result = work(module)

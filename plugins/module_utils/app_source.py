@@ -27,9 +27,22 @@ def remote_refs(apps: list[dict[str, Any]]) -> dict[str, Refs]:
         return {url: job.result() for url, job in jobs.items()}
 
 
+def archive_name(app: dict[str, Any]) -> str:
+    """The version of an app that is an archive, as the filter app_specs has it."""
+    return str(app["archive"]).rstrip("/").rpartition("/")[2]
+
+
 def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool) -> str:
     """The commit the version stands for; nothing while only a later step can tell (check mode on a bare host)."""
     version = app["version"]
+    if app["archive"]:
+        if version != archive_name(app):
+            raise AppError(
+                app["name"],
+                "source",
+                f"there is no version {version!r} of an archive; change source.archive and source.checksum",
+            )
+        return str(app["checksum"].partition(":")[2])
     if FULL_COMMIT.fullmatch(version):
         return str(version)
     if refs is None:

@@ -53,6 +53,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_lock, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_archive import Archive
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import state_directory
@@ -200,9 +201,11 @@ def build_static(app: dict[str, Any], path: str) -> None:
     os.chown(public, 0, 0)
 
 
-def fetch(module: AnsibleModule, store: Store, account: Account, lock: int) -> Mirror:
-    """The repository, with the commit in it."""
+def fetch(module: AnsibleModule, store: Store, account: Account, lock: int) -> Mirror | Archive:
+    """The repository, with the commit in it; or the archive."""
     app, commit = module.params["app"], module.params["commit"]
+    if app["archive"]:
+        return Archive(app["name"], account, store.directory, app["archive"], lock)
     mirror = Mirror(app["name"], account, store.repository, app["git"], lock)
     if mirror.commit(commit) != commit:
         mirror.fetch()

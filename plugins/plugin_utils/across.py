@@ -113,6 +113,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
         path: Path = ("apps", name)
         yield from _site(app, path)
         yield from _limits(app, path)
+        yield from _source(app, path)
         yield from _built(app, path)
         yield from _groups(app, path, groups)
         if app.get("type") in CODE_TYPES:
@@ -251,6 +252,27 @@ def _limits(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
                 yield Problem(
                     (*path, key), "a setting of a site, but no `domains`", "`domains` beside it, or no such key"
                 )
+
+
+def _source(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """Code comes from a repository, or files from an archive that is known by its checksum."""
+    source = app.get("source")
+    if not isinstance(source, Mapping):
+        return
+    path = (*path, "source")
+    if "archive" not in source:
+        # A mistyped key was reported already.
+        if "git" not in source and not any(meant(str(key), ("git", "archive")) for key in source):
+            yield Problem((*path, "git"), "nothing", "the repository's address, or `archive` with its `checksum`")
+        if "checksum" in source:
+            yield Problem((*path, "checksum"), "a checksum of nothing", "`archive` beside it; a commit needs none")
+        return
+    if "checksum" not in source:
+        wanted = "sha256:… as `sha256sum` prints it: what comes over the net is used only when it is what you meant"
+        yield Problem((*path, "checksum"), "nothing", wanted)
+    for key, wanted in (("git", "one of the two"), ("version", "no such key: an archive is its own version")):
+        if key in source:
+            yield Problem((*path, key), f"`{key}` beside `archive`", wanted)
 
 
 def _built(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:

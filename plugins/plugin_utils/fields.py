@@ -117,15 +117,18 @@ PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
 
+CHECKSUM = "the archive's checksum, such as sha256:…, as `sha256sum` prints it"
 SOURCE = Table(
     {
-        "git": Key(Text(GIT, (git_url,)), required=True),
+        "git": Key(Text(GIT, (git_url,))),
+        "archive": Key(Text("an archive's https URL, such as https://host/site-1.4.tar.gz", (https_url,))),
+        "checksum": Key(Text(CHECKSUM, (matches("sha256:[0-9a-f]{64}", CHECKSUM),))),
         "version": Key(
             Text("a branch, a tag or a commit", (matches(r"[\w.+][\w./+-]*", "a branch, a tag or a commit"),))
         ),
-        "path": Key(Text("a folder of the repository, such as backend", (relative_path,))),
+        "path": Key(Text("a folder of the repository, or of the archive, such as backend", (relative_path,))),
     },
-    'where the code is, such as {git: "https://host/path.git", version: main}',
+    'where the code is, such as {git: "https://host/path.git", version: main}, or an archive with its checksum',
 )
 
 RATE_LIMIT = Table(

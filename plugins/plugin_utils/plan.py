@@ -337,11 +337,11 @@ def _release(name: str, app: Mapping[str, Any]) -> Row:
     }
     if app["type"] != "container":
         source = app["source"]
-        row["source"] = {
-            "git": source["git"],
-            "version": str(source.get("version") or "main"),
-            "path": os.path.normpath(source.get("path") or "."),
-        }
+        row["source"] = {"path": os.path.normpath(source.get("path") or ".")}
+        if source.get("archive"):
+            row["source"] |= {"archive": str(source["archive"]), "checksum": str(source["checksum"])}
+        else:
+            row["source"] |= {"git": str(source["git"]), "version": str(source.get("version") or "main")}
     return row
 
 
