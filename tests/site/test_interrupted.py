@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -53,7 +54,9 @@ def run_for(host: System, seconds: float) -> bool:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         for child in descendants(process.pid):
-            os.kill(child, signal.SIGKILL)
+            # One of them may just have come to its end by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         process.wait(timeout=30)
         return True
     return False
