@@ -30,7 +30,16 @@ DYNAMIC_RANGE = "10.77.0.128/25"
 
 SERVICES = "shipshape-services"
 SERVICES_ADDRESS = "10.77.0.2"
-SERVICES_DOMAINS = ("ca.test", "s3.test", "git.test", "git.malar-market-ledger.com", "git.portun.app")
+SERVICES_DOMAINS = (
+    "ca.test",
+    "s3.test",
+    "git.test",
+    "git.malar-market-ledger.com",
+    "git.portun.app",
+    "git.insightpulseai.net",
+    "insightpulse-web.ondigitalocean.app",
+    "odoo-saas-platform.ondigitalocean.app",
+)
 
 REGISTRY = "shipshape-registry"
 REGISTRY_ADDRESS = "10.77.0.5"
