@@ -430,6 +430,20 @@ def test_the_access_log_is_one_json_object_a_line_also_for_hostile_input(web: Ng
     assert set(lines) == {200, 400}
 
 
+def test_what_was_refused_stands_in_a_log_of_its_own_and_each_request_has_its_own_id(web: Nginx) -> None:
+    """fail2ban reads that log alone, and not all that a busy site is asked."""
+    for path in ("/", "/", "/.env", "/wp-login.php/.git/"):
+        web.get("web.test", path)
+    everything, refused, deadline = web.root / "log/access.log", web.root / "log/refused.log", time.monotonic() + 5
+    while "wp-login" not in everything.read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    lines = [json.loads(line) for line in everything.read_text().splitlines()]
+    shown = [json.loads(line) for line in refused.read_text().splitlines()]
+    assert {line["status"] for line in lines} >= {200, 404} and {line["status"] for line in shown} <= {400, 404}
+    assert [line for line in lines if line["status"] in (400, 404)] == shown
+    assert len({line["request_id"] for line in lines}) == len(lines)
+
+
 def test_upstream_source_is_pinned_above_the_distributions(tmp_path: Path) -> None:
     assert evaluate("{{ nginx_export_sources }}", {}) == []
     source = evaluate("{{ nginx_export_sources }}", {"nginx_origin": "upstream"})[0]
