@@ -1,7 +1,8 @@
 """Requests a second through our proxy, against the same program with the least configuration that does the same.
 
 Both run at once on the droplet, with the same certificate and TLS, and lead to the same process of the app over kept
-connections; they are measured in turns.
+connections; they are measured in turns. The bare one keeps a log, too, and the bare Traefik its metrics: a deploy and the
+operator cannot be without.
 """
 
 from __future__ import annotations
@@ -94,8 +95,10 @@ def bare_nginx(certificate: str, key: str, upstream: str) -> tuple[dict[str, str
 
 def bare_traefik(certificate: str, key: str, upstream: str) -> tuple[dict[str, str], list[str]]:
     static = {
-        "entryPoints": {"websecure": {"address": f":{BARE_PORT}"}},
+        "entryPoints": {"websecure": {"address": f":{BARE_PORT}"}, "traefik": {"address": "127.0.0.1:8083"}},
         "providers": {"file": {"filename": f"{FOLDER}/dynamic.yml"}},
+        "accessLog": {"filePath": f"{FOLDER}/access.log", "format": "json"},
+        "metrics": {"prometheus": {}},
     }
     dynamic = {
         "tls": {
