@@ -1,8 +1,8 @@
 """Requests a second through our proxy, against the same program with the least configuration that does the same.
 
 Both run at once on the droplet, with the same certificate and TLS, and lead to the same process of the app over kept
-connections; they are measured in turns. The bare one keeps a log, too, and the bare Traefik its metrics: a deploy and the
-operator cannot be without.
+connections; they are measured in turns. The bare one keeps a log, too, and the bare Traefik its metrics: a deploy and
+the operator cannot be without.
 """
 
 from __future__ import annotations
