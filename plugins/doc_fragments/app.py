@@ -60,6 +60,8 @@ options:
           command: {description: What it runs., type: str, required: true}
           count: {description: How many of it., type: int, default: 1}
           stop_timeout: {description: Seconds it may take to end., type: int, default: 60}
+          memory: {description: "In a container, the memory it may have if not the app's.", type: str, default: ""}
+          cpus: {description: "In a container, how many processors it may use, likewise.", type: float, default: 0}
       cron:
         description: What is run at times, in the live release.
         type: list

@@ -42,8 +42,7 @@ def _container(app: App, image: str) -> dict[str, Any] | None:
         "port": int(app.get("container_port") or 0),
         "volumes": {str(path): str(name) for path, name in (app.get("volumes") or {}).items()},
         "capabilities": [str(name) for name in app.get("capabilities") or []],
-        "memory": str(app.get("memory") or ""),
-        "cpus": float(app.get("cpus") or 0),
+        **_limits(app),
         "sockets": [str(path) for path in app.get("sockets") or []],
     }
 
@@ -104,7 +103,12 @@ def _process(process: App) -> dict[str, Any]:
         "command": str(process["command"]),
         "count": int(process.get("count") or 1),
         "stop_timeout": int(process.get("stop_timeout") or 60),
+        **_limits(process),
     }
+
+
+def _limits(said: App) -> dict[str, Any]:
+    return {"memory": str(said.get("memory") or ""), "cpus": float(said.get("cpus") or 0)}
 
 
 def _scripts(app: App) -> list[Any]:
@@ -113,6 +117,10 @@ def _scripts(app: App) -> list[Any]:
     for key in ("processes", "cron"):
         if app.get(key):
             commands[key] = {entry["name"]: entry["command"] for entry in app[key]}
+    # Of an app from git they are in its units; of a container they are in the release.
+    limits = {process["name"]: _limits(process) for process in app.get("processes") or []}
+    if app["type"] == "container" and limits:
+        commands["limits"] = limits
     return [commands] if commands else []
 
 
@@ -144,8 +152,7 @@ def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
         "app": str(app["name"]),
         "user": str(app.get("user") or app["name"]),
         "directory": str(app.get("directory") or f"/srv/{app['name']}"),
-        "memory": str(app.get("memory") or ""),
-        "cpus": float(app.get("cpus") or 0),
+        **_limits(app),
         **facts,
     }
     return {
@@ -155,17 +162,71 @@ def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
     }
 
 
-def _container_unit(name: str, app: App, colour: str, port: int) -> dict[str, Any]:
-    """The unit that runs an image under a colour, as shipshape.droplet.files takes it."""
-    address = str(app.get("address") or "127.0.0.1")
+def _container_unit(name: str, app: App, called: str, **facts: Any) -> dict[str, Any]:
+    """The unit that runs an image, in a container that is called so."""
     unit = {
-        "name": name,
-        "directory": str(app.get("directory") or f"/srv/{name}"),
-        "colour": colour,
-        "published": _socket(address, port) if port else "",
+        "unit": name.removesuffix(".service"),
+        "app": str(app["name"]),
+        "directory": str(app.get("directory") or f"/srv/{app['name']}"),
+        "container": called,
+        **facts,
     }
-    path = f"/etc/systemd/system/{name}@{colour}.service"
-    return {"path": path, "template": "container.service.j2", "vars": {"__app_unit": unit}}
+    return {"path": f"/etc/systemd/system/{name}", "template": "container.service.j2", "vars": {"__app_unit": unit}}
+
+
+def _container_units(app: App) -> list[dict[str, Any]]:
+    """The units of an app that is an image: as `_code_units`, of a container each."""
+    name, port, address = str(app["name"]), int(app.get("port") or 0), str(app.get("address") or "127.0.0.1")
+    files: list[dict[str, Any]] = []
+    for colour, listens in (("blue", port), ("green", int(app.get("second_port") or port))):
+        web = f"{name}@{colour}.service"
+        script = f"container {colour}" + (f" {_socket(address, listens)}" if listens else "")
+        files.append(_container_unit(web, app, f"{name}-{colour}", link=colour, script=script))
+        for process in app.get("processes") or []:
+            for number in range(1, int(process.get("count") or 1) + 1):
+                nth = "" if number == 1 else str(number)
+                files.append(
+                    _container_unit(
+                        process_unit(name, process["name"], number, colour),
+                        app,
+                        "{}.{}{}-{}".format(name, process["name"], nth and f"-{nth}", colour),
+                        link=colour,
+                        script=" ".join(["process." + process["name"], colour, nth]).strip(),
+                        beside=web,
+                        stop_timeout=int(process.get("stop_timeout") or 60),
+                    )
+                )
+    for entry in app.get("cron") or []:
+        script = "cron." + entry["name"]
+        unit = cron_unit(name, entry["name"])
+        files.append(_container_unit(unit, app, f"{name}-{script}", link="current", script=script, once=True))
+    return files
+
+
+def _code_units(app: App) -> list[dict[str, Any]]:
+    """The units of an app that runs from its code: of each colour and the processes beside it, and of its timetable."""
+    name, port = str(app["name"]), int(app.get("port") or 0)
+    files: list[dict[str, Any]] = []
+    for colour, listens in (("blue", port), ("green", int(app.get("second_port") or port))):
+        files.append(_unit(f"{name}@{colour}.service", app, link=colour, script="run", port=listens))
+        for process in app.get("processes") or []:
+            limits = {key: process[key] for key in ("memory", "cpus") if process.get(key)}
+            files += [
+                _unit(
+                    process_unit(name, process["name"], number, colour),
+                    app,
+                    **limits,
+                    link=colour,
+                    script="process." + process["name"],
+                    beside=f"{name}@{colour}.service",
+                    stop_timeout=int(process.get("stop_timeout") or 60),
+                )
+                for number in range(1, int(process.get("count") or 1) + 1)
+            ]
+    for entry in app.get("cron") or []:
+        unit = cron_unit(name, entry["name"])
+        files.append(_unit(unit, app, link="current", script="cron." + entry["name"], once=True))
+    return files
 
 
 def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
@@ -174,31 +235,11 @@ def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
     for app in apps:
         if app["type"] not in PROCESS_TYPES:
             continue
-        name, port = str(app["name"]), int(app.get("port") or 0)
-        for colour, listens in (("blue", port), ("green", int(app.get("second_port") or port))):
-            if app["type"] == "container":
-                files.append(_container_unit(name, app, colour, listens))
-                continue
-            files.append(_unit(f"{name}@{colour}.service", app, link=colour, script="run", port=listens))
-            for process in app.get("processes") or []:
-                limits = {key: process[key] for key in ("memory", "cpus") if process.get(key)}
-                files += [
-                    _unit(
-                        process_unit(name, process["name"], number, colour),
-                        app,
-                        **limits,
-                        link=colour,
-                        script="process." + process["name"],
-                        beside=f"{name}@{colour}.service",
-                        stop_timeout=int(process.get("stop_timeout") or 60),
-                    )
-                    for number in range(1, int(process.get("count") or 1) + 1)
-                ]
+        files += _container_units(app) if app["type"] == "container" else _code_units(app)
+        name = str(app["name"])
         lines = [f"# Written by Shipshape; local changes are lost. What these have done: journalctl -t {name}"]
         for entry in app.get("cron") or []:
-            unit = cron_unit(name, entry["name"])
-            files.append(_unit(unit, app, link="current", script="cron." + entry["name"], once=True))
-            lines.append(f"{entry['schedule']} root systemctl start --no-block {unit}")
+            lines.append(f"{entry['schedule']} root systemctl start --no-block {cron_unit(name, entry['name'])}")
         crontab = {"path": f"/etc/cron.d/shipshape-app-{name}"}
         content = {"content": "\n".join([*lines, ""])} if len(lines) > 1 else {"state": "absent"}
         files.append({**crontab, **content})

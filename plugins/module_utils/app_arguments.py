@@ -54,6 +54,8 @@ def app_options() -> dict[str, Any]:
                 command=dict(type="str", required=True),
                 count=dict(type="int", default=1),
                 stop_timeout=dict(type="int", default=60),
+                memory=dict(type="str", default=""),
+                cpus=dict(type="float", default=0),
             ),
         ),
         cron=dict(

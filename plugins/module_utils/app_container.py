@@ -1,8 +1,9 @@
 """Releases of an app that is an image: fetched by its digest, run by systemd through Docker's client.
 
-A release's folder has no code. Beside its record and environment it has the scripts with which its unit and its
-migration start a container, so that a way back starts just what ran then. An image stays as long as a release needs it,
-by a tag of ours beside the app's own: `shipshape-APP-RELEASE`.
+A release's folder has no code. Beside its record and environment it has a script for each thing that runs in a
+container of its own: `container` for what answers requests, and what an app from git has, under the same names
+(`process.NAME`, `cron.NAME`, `hook.MOMENT`, `migrate`, `seed`). So a way back starts just what ran then. An image stays
+as long as a release needs it, by a tag of ours beside the app's own: `shipshape-APP-RELEASE`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_system impor
     run,
     write_file,
 )
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import SQL_PROGRAM
 
 STATE = "/var/lib/shipshape"
 #: Root's, and gone with the next boot.
@@ -40,21 +42,51 @@ LONGEST_LINE = 32768
 #: As many processes and threads as any honest service has.
 PROCESSES = 2048
 
-START, MIGRATE, VARIABLES = "container", "container-migrate", "container.env"
+START, VARIABLES = "container", "container.env"
+#: SQL migrations, copied out of the image: in a release, and where the program that applies them sees them.
+SQL, SQL_SEEN_AT = "sql", "/run/shipshape/sql"
+#: What that program is asked for by each script of an app from git.
+SQL_SCRIPTS = {"migrate": "up", "unmigrate": "down"}
 
-SCRIPT = """#!/bin/sh
+HEAD = """#!/bin/sh
 # Written by Shipshape for release {release}. {usage}
 set -eu
-name={app}-$1
+name={name}
 ours() {{ docker ps --all --quiet --no-trunc --filter "name=^$name\\$" --filter label=shipshape.app={app} "$@"; }}
-# An engine that starts anew keeps its containers running and lets go of its clients: go on with the same one.
-if [ -n "$(ours --filter label=shipshape.release={release} --filter status=running)" ]; then
-    exec docker attach --no-stdin "$name"
+make_room() {{ left=$(ours); [ -z "$left" ] || docker rm --force --volumes $left >/dev/null; }}
+{exports}"""
+#: What goes on until it is stopped. An engine that starts anew keeps its containers running and lets go of its clients:
+#: then the script goes on with the same one, and its unit knows nothing of it, nor do those that restart with that.
+SERVICE = (
+    HEAD
+    + """running() {{ ours --filter label=shipshape.release={release} --filter status=running; }}
+code=0 patience=60
+if [ -z "$(running)" ]; then
+    make_room
+    docker run {arguments} || code=$?
 fi
-left=$(ours)
-if [ -n "$left" ]; then docker rm --force --volumes $left >/dev/null; fi
-{exports}exec docker run {arguments}
+while :; do
+    if ! found=$(running); then
+        patience=$((patience - 1))
+        [ $patience -gt 0 ] || exit 1
+        sleep 1
+    elif [ -z "$found" ]; then
+        exit $code
+    else
+        code=0
+        docker attach --no-stdin "$name" || code=$?
+    fi
+done
 """
+)
+#: What comes to its end by itself. Should one still be at it, of whichever release, that one is waited for instead.
+ONCE = (
+    HEAD
+    + """if [ -n "$(ours --filter status=running)" ]; then exec docker attach --no-stdin "$name"; fi
+make_room
+exec docker run {arguments}
+"""
+)
 
 
 def unseal(sealed: str) -> dict[str, Any]:
@@ -116,7 +148,7 @@ def mounts(app: str, container: Mapping[str, Any]) -> list[str]:
 
 
 def options(app: str, release: str, container: Mapping[str, Any], path: str, exported: Sequence[str]) -> list[str]:
-    """What every container of a release is started with, its migration's, too."""
+    """What every container of a release is started with."""
     found = ["--pull=never", "--init", f"--label=shipshape.app={app}", f"--label=shipshape.release={release}"]
     found += ["--cap-drop=ALL", *(f"--cap-add={name}" for name in container.get("capabilities") or [])]
     found += ["--security-opt=no-new-privileges", f"--pids-limit={PROCESSES}"]
@@ -128,29 +160,40 @@ def options(app: str, release: str, container: Mapping[str, Any], path: str, exp
     return found + [f"--env={name}" for name in exported] + mounts(app, container)
 
 
-def _script(app: str, release: str, usage: str, exported: Mapping[str, str], arguments: Sequence[str]) -> str:
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(exported.items()))
-    return SCRIPT.format(app=app, release=release, usage=usage, exports=exports, arguments=" ".join(arguments))
+def once(app: Mapping[str, Any]) -> dict[str, str]:
+    """What an app has run to its end, by the name of the script."""
+    commands = {name: str(app[name]) for name in ("migrate", "seed") if app[name]}
+    commands.update({"hook." + moment: str(command) for moment, command in app["hooks"].items()})
+    commands.update({"cron." + entry["name"]: str(entry["command"]) for entry in app["cron"]})
+    return commands
 
 
 def scripts(app: Mapping[str, Any], release: str, digest: str, path: str, env: Mapping[str, str]) -> dict[str, str]:
     """The files with which a release is run, by name; all of them may hold secrets."""
     name, container = app["name"], app["container"]
     fit, exported = split_environment(env)
-    common = [shlex.quote(word) for word in options(name, release, container, path, sorted(exported))]
-    image = [shlex.quote(f"{container['image']}@sha256:{digest}")]
+    image = f"{container['image']}@sha256:{digest}"
+    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(exported.items()))
+
+    def script(text: str, usage: str, called: str, own: Sequence[str], command: str, **limits: Any) -> str:
+        given = {**container, **{key: value for key, value in limits.items() if value}}
+        arguments = ['--name="$name"', *map(shlex.quote, options(name, release, given, path, sorted(exported))), *own]
+        arguments += map(shlex.quote, [image, *words(command)])
+        facts = {"app": name, "release": release, "name": called, "usage": usage, "exports": exports}
+        return text.format(**facts, arguments=" ".join(arguments))
+
     # Without --rm: some engines remove what was started with it when they start anew, though it runs.
-    start = ['--name="$name"', '--label=shipshape.colour="$1"', *common]
-    if container.get("port"):
-        start.append(f'${{2:+"--publish=$2:{int(container["port"])}"}}')
-    start += image + [shlex.quote(word) for word in words(app["command"])]
-    files = {
-        VARIABLES: variables_file(fit),
-        START: _script(name, release, "Starts COLOUR at ADDRESS:PORT.", exported, start),
-    }
-    if app["migrate"]:
-        migrate = ["--rm", '--name="$name"', *common, *image, *(shlex.quote(word) for word in words(app["migrate"]))]
-        files[MIGRATE] = _script(name, release, "Called with `migrate`.", exported, migrate)
+    colour = '--label=shipshape.colour="$1"'
+    port = [f'${{2:+"--publish=$2:{int(container["port"])}"}}'] if container.get("port") else []
+    files = {VARIABLES: variables_file(fit)}
+    files[START] = script(SERVICE, "Starts COLOUR at ADDRESS:PORT.", f"{name}-$1", [colour, *port], app["command"])
+    for each in app["processes"]:
+        called = name + "." + each["name"] + "${2:+-$2}-$1"
+        limits = {key: each.get(key) for key in ("memory", "cpus")}
+        usage = "Starts COLOUR, the NUMBER-th beside others."
+        files["process." + each["name"]] = script(SERVICE, usage, called, [colour], each["command"], **limits)
+    for each, command in once(app).items():
+        files[each] = script(ONCE, "Runs to its end.", f"{name}-{each}", ["--rm"], command)
     return files
 
 
@@ -231,6 +274,45 @@ def make_volumes(app: str, container: Mapping[str, Any]) -> None:
             os.mkdir(os.path.join(parent, name), 0o755)
 
 
+def copy_sql(app: str, image: str, folder: str, target: str) -> None:
+    """Take the SQL migrations out of an image, for the program of the droplet; nothing of the image runs for that."""
+    name = f"{app}-sql"
+    docker("rm", "--force", "--volumes", name)  # of a run that was killed
+    try:
+        code, output = docker("create", "--pull=never", f"--name={name}", f"--label=shipshape.app={app}", image, "none")
+        if code == 0:
+            code, output = docker("cp", f"{name}:{folder}", target)
+    finally:
+        docker("rm", "--force", "--volumes", name)
+    if code != 0 or not os.path.isdir(target):
+        why = last_lines(output, 5)
+        raise AppError(app, "build", f"{image} has no folder {folder}, as `migrate.sql` says it has:\n{why}")
+    os.chmod(target, 0o755)
+    for entry in os.scandir(target):
+        # A link would lead to a file of the droplet; of folders there is nothing to apply.
+        if entry.is_file(follow_symlinks=False):
+            os.chmod(entry.path, 0o644)
+        elif entry.is_symlink():
+            raise AppError(app, "build", f"{folder}/{entry.name} in {image} is a link; put the file itself there")
+
+
+def has_sql(path: str) -> bool:
+    """Whether a release has SQL migrations that were copied out of its image."""
+    return os.path.isdir(os.path.join(path, SQL))
+
+
+def sql_properties(path: str) -> list[str]:
+    """How the program that applies them is run: by nobody in particular, who sees them and else no release."""
+    os.makedirs(SQL_SEEN_AT, mode=0o755, exist_ok=True)
+    seen = f"BindReadOnlyPaths={os.path.join(path, SQL)}:{SQL_SEEN_AT}"
+    return ["DynamicUser=yes", seen, "WorkingDirectory=" + SQL_SEEN_AT]
+
+
+def sql_command(script: str, release: str) -> list[str]:
+    """What applies them, or takes back what this release does not know."""
+    return ["python3", SQL_PROGRAM, SQL_SCRIPTS[script], ".", *([release] if script == "migrate" else [])]
+
+
 def build(app: Mapping[str, Any], release: str, path: str, digest: str, env: Mapping[str, str], login: Login,
           lock: int | None) -> None:  # fmt: skip
     """All that a release is run from, into its folder."""
@@ -238,16 +320,19 @@ def build(app: Mapping[str, Any], release: str, path: str, digest: str, env: Map
     make_volumes(app["name"], app["container"])
     for name, text in scripts(app, release, digest, path, env).items():
         write_file(os.path.join(path, name), text, 0o600 if name == VARIABLES else 0o700)
+    if app["migrate_sql"]:
+        image = "{image}@sha256:{}".format(digest, **app["container"])
+        copy_sql(app["name"], image, app["migrate_sql"], os.path.join(path, SQL))
 
 
-def migrate(app: str, path: str, patience: int, lock: int | None) -> tuple[int, str]:
-    """Run the release's migration to its end, after one that an interrupted run has left."""
-    name = f"{app}-migrate"
+def run_once(app: str, path: str, script: str, patience: int, lock: int | None) -> tuple[int, str]:
+    """Run one of a release's scripts to its end, after one that an interrupted run has left."""
+    name = f"{app}-{script}"
     ours = ("--filter", f"name=^{name}$", "--filter", f"label=shipshape.app={app}")
     code, left = docker("ps", "--quiet", *ours)
     if code == 0 and left:
         docker("wait", name, timeout=patience)
-    code, output = run(None, [os.path.join(path, MIGRATE), "migrate"], timeout=patience, lock=lock)
+    code, output = run(None, [os.path.join(path, script)], timeout=patience, lock=lock)
     if code == 124:
         docker("rm", "--force", "--volumes", name)
     return code, output

@@ -18,19 +18,21 @@ def run_script(app: dict[str, Any], release: Release, script: str, patience: int
     environment_file = os.path.join(release.path, "env")
     with open(environment_file, encoding="utf-8") as stream:
         environment = app_env.from_file(stream.read())
-    if app["type"] == "container":
-        code, output = app_container.migrate(app["name"], release.path, patience, lock)
-        return code, str(app_env.scrub(output, environment))
-    code, output = app_service.run_once(
-        unit="{}-{}.service".format(app["name"], script.replace(".", "-")),
-        account=app["user"],
-        directory=os.path.join(release.path, "src"),
-        environment_file=environment_file,
-        state="shipshape/" + app["name"],
-        script=os.path.join(release.path, script),
-        patience=patience,
-        lock=lock,
-    )
+    unit = "{}-{}.service".format(app["name"], script.replace(".", "-"))
+    properties = ["EnvironmentFile=" + environment_file]
+    if app["type"] == "container" and script in app_container.SQL_SCRIPTS and app_container.has_sql(release.path):
+        properties += app_container.sql_properties(release.path)
+        command = app_container.sql_command(script, release.id)
+        code, output = app_service.run_once(unit, properties, command, patience, lock)
+    elif app["type"] == "container":
+        code, output = app_container.run_once(app["name"], release.path, script, patience, lock)
+    else:
+        state = "shipshape/" + app["name"]
+        properties += ["User=" + app["user"], "Group=" + app["user"]]
+        properties += ["WorkingDirectory=" + os.path.join(release.path, "src"), "StateDirectory=" + state]
+        properties += [f"Environment=HOME=/var/lib/{state} PYTHONUNBUFFERED=1"]
+        command = [os.path.join(release.path, script)]
+        code, output = app_service.run_once(unit, properties, command, patience, lock)
     return code, str(app_env.scrub(output, environment))
 
 

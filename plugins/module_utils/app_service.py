@@ -216,23 +216,14 @@ def settled(units: Sequence[str], patience: float) -> tuple[str, str]:
         time.sleep(0.25)
 
 
-def run_once(unit: str, account: str, directory: str, environment_file: str, state: str, script: str, patience: int,
-             lock: int | None = None) -> tuple[int, str]:  # fmt: skip
-    """Run a script in the same surroundings as the service, to its end."""
-    properties: list[str] = [
-        "User=" + account,
-        "Group=" + account,
-        "WorkingDirectory=" + directory,
-        "EnvironmentFile=" + environment_file,
-        "StateDirectory=" + state,
-        f"Environment=HOME=/var/lib/{state} PYTHONUNBUFFERED=1",
-        *SANDBOX,
-        f"RuntimeMaxSec={patience}",
-    ]
-    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit=" + unit]
-    command += ["--property=" + value for value in properties]
+def run_once(
+    unit: str, properties: Sequence[str], command: Sequence[str], patience: int, lock: int | None = None
+) -> tuple[int, str]:
+    """Run a command to its end, fenced in as a service is, as a unit with these properties beside."""
+    full = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--unit=" + unit]
+    full += ["--property=" + value for value in (*properties, *SANDBOX, f"RuntimeMaxSec={patience}")]
     wait_for_end(unit, patience)
-    code, output = run(None, [*command, "--", script], timeout=patience + 30, lock=lock)
+    code, output = run(None, [*full, "--", *command], timeout=patience + 30, lock=lock)
     if code != 0 and not output:
         output = f"exit {code}"
     return code, output

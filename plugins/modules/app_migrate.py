@@ -37,7 +37,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_hook, app_lock, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_hook, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release, Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
@@ -70,7 +70,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 
 def undo(app: dict[str, Any], release: Release, patience: int, lock: int) -> str:
     """Take back the SQL migrations that the release, which serves again, does not know."""
-    if not os.path.exists(os.path.join(release.path, "unmigrate")):
+    if not (os.path.exists(os.path.join(release.path, "unmigrate")) or app_container.has_sql(release.path)):
         raise AppError(app["name"], "undo", f"release {release.id} has no SQL migrations: nothing was taken back")
     code, output = app_hook.run_script(app, release, "unmigrate", patience, lock)
     if code != 0:

@@ -115,6 +115,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
         yield from _limits(app, path)
         yield from _source(app, path)
         yield from _built(app, path)
+        yield from _sql(app, path)
         yield from _groups(app, path, groups)
         if app.get("type") in CODE_TYPES:
             yield from _process(name, app, path, groups)
@@ -309,11 +310,15 @@ def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Prob
         yield Problem((*path, "database"), found, "exactly one host in that group: it is the one that apps connect to")
 
 
-def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
-    environment = _mapping(app.get("env"))
-    if "sql" in _mapping(app.get("migrate")) and "database" not in app and "DATABASE_URL" not in environment:
+def _sql(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """SQL needs a database to be applied to."""
+    if "sql" in _mapping(app.get("migrate")) and not {"database", "DATABASE_URL"} & {*app, *_mapping(app.get("env"))}:
         wanted = "`database: {}` beside it, or DATABASE_URL in `env`"
         yield Problem((*path, "migrate", "sql"), "SQL migrations, but no database", wanted)
+
+
+def _process(name: str, app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:
+    environment = _mapping(app.get("env"))
     port = port_of(name, app)
     if "PORT" in environment and text(environment["PORT"]) not in (str(port), ""):
         wanted = "`port` beside `env`, and no PORT in it: the proxy must know the port, too"

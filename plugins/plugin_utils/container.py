@@ -94,6 +94,7 @@ ELSEWHERE = {
     "source": "no such key: what runs is in the image; `image` says which",
     "packages": "no such key: what the app needs is in its image",
     "command": "`arguments`, for what the image is started with; without them it runs its own command",
+    "shared": "`volumes`, such as {/app/uploads: uploads}: what outlives a release of an image",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ..module_utils.app_types import HOOKS
 from .checks import (
@@ -27,7 +28,7 @@ from .checks import (
     strong,
     url_path,
 )
-from .container import CONTAINER_KEYS, ELSEWHERE
+from .container import CONTAINER_KEYS, ELSEWHERE, inner_path
 from .names import (
     LONGEST_POSTGRESQL_NAME,
     LONGEST_USER_NAME,
@@ -312,11 +313,12 @@ def regular_expression(value: str) -> Fault | None:
     return None
 
 
-def hooks(moments: tuple[str, ...]) -> Key:
+def hooks(moments: tuple[str, ...], elsewhere: Mapping[str, str] | None = None) -> Key:
     return Key(
         Table(
             {moment: Key(Text("a command, such as python manage.py check", (shell,))) for moment in moments},
             f"commands by the moment they are run at: {listing(moments)}",
+            elsewhere or {},
         )
     )
 
@@ -352,6 +354,7 @@ CRON = Table(
 )
 PROCESS_NAME = matches("[a-z][a-z0-9_]{0,30}", "a name in lower-case letters, digits and underscores, such as worker")
 
+MIGRATE_COMMAND = Text("what migrates the database, such as alembic upgrade head", (shell,))
 MIGRATE = Table(
     {
         "sql": Key(
@@ -361,12 +364,17 @@ MIGRATE = Table(
     "what migrates the database, such as alembic upgrade head, or {sql: migrations}",
 )
 
+INNER_SQL = Table(
+    {"sql": Key(Text("a folder of the image, such as /app/migrations", (inner_path,)), True)},
+    "what migrates the database, such as alembic upgrade head, or {sql: /app/migrations}",
+)
+
 PROCESS_KEYS = {
     "build": BUILD,
     "command": Key(
         Text("what starts the app, such as uvicorn app.main:app --host $HOST --port $PORT", (command,)), True
     ),
-    "migrate": Key(OneOf(Text("what migrates the database, such as alembic upgrade head", (shell,)), MIGRATE)),
+    "migrate": Key(OneOf(MIGRATE_COMMAND, MIGRATE)),
     "seed": Key(Text("what is run once, after the first migration, such as python -m app.seed", (shell,))),
     "hooks": hooks(HOOKS),
     "processes": Key(
@@ -402,13 +410,18 @@ PROCESS_KEYS = {
 }
 ROUTE_KEYS = {"url": Key(UPSTREAM, required=True), "timeout": PROCESS_KEYS["timeout"]}
 #: What an image has in common with an app from a checkout.
-IMAGE_KEYS = ("health", "websocket", "database", "env", "port", "timeout", "watch", "memory", "cpus")
+IMAGE_KEYS = (
+    *("seed", "processes", "cron", "memory", "cpus", "health", "websocket", "database", "env", "port", "timeout"),
+    "watch",
+)
+#: A moment of a build, which an image has behind it.
+BUILD_HOOKS = ("before_build", "after_build")
 STATIC_KEYS = {
     "spa": Key(Flag("true (unknown paths show index.html) or false")),
     "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
 }
 #: What a site that is built here has in common with an app that is.
-BUILT_KEYS = {"build": BUILD, "env": ENV, "hooks": hooks(("before_build", "after_build"))}
+BUILT_KEYS = {"build": BUILD, "env": ENV, "hooks": hooks(BUILD_HOOKS)}
 
 _NO_PROCESS = "no such key: a static site is files alone, no process. Was type: python meant?"
 _PROCESS = Table(
@@ -442,7 +455,11 @@ APP = Choice(
             {
                 **{key: COMMON[key] for key in ("type", *ROUTING, "keep_releases")},
                 **{key: PROCESS_KEYS[key] for key in IMAGE_KEYS},
-                "migrate": Key(Text("what migrates the database, such as alembic upgrade head", (shell,))),
+                "migrate": Key(OneOf(MIGRATE_COMMAND, INNER_SQL)),
+                "hooks": hooks(
+                    tuple(moment for moment in HOOKS if moment not in BUILD_HOOKS),
+                    dict.fromkeys(BUILD_HOOKS, "no such key: an image is built where it is pushed from, not here"),
+                ),
                 **CONTAINER_KEYS,
             },
             "an app: type, image, container_port, domains, …",

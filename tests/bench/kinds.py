@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import repository
+from tests.lab import registry, repository
 
 FILES = Path(__file__).parent / "files"
 DOMAIN = "bench.test"
@@ -21,7 +21,8 @@ PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class Kind:
-    """What the inventory says of an app beside its type, domain and git source, and how it gets a new version.
+    """What the inventory says of an app beside its type, domain and (without an image) git source, and how it gets a
+    new version.
 
     `publish` is given the app's name and the version. The app then shows both `Bench app` and the version at `/`.
     """
@@ -40,12 +41,9 @@ def domain_of(kind: str) -> str:
 
 def declared(kind: str) -> dict[str, Any]:
     """The app as the inventory has it."""
-    return {
-        "type": kind,
-        "source": {"git": f"https://git.test/{name_of(kind)}.git", "version": repository.BRANCH},
-        "domains": [domain_of(kind)],
-        **KINDS[kind].entry,
-    }
+    entry = KINDS[kind].entry
+    source = {"git": f"https://git.test/{name_of(kind)}.git", "version": repository.BRANCH}
+    return {"type": kind, "domains": [domain_of(kind)], **({} if "image" in entry else {"source": source}), **entry}
 
 
 def _committed(fill: Callable[[Path, str], None]) -> Callable[[str, str], None]:
@@ -68,8 +66,21 @@ def _static(folder: Path, version: str) -> None:
     (folder / "index.html").write_text(PAGE.format(version=version), encoding="utf-8")
 
 
+def _pushed(_name: str, version: str) -> None:
+    """Publish as the same tag with another image behind it."""
+    registry.ensure_registry([f"bench={version}"])
+
+
+#: The lab's image shows its environment.
+IMAGE = {
+    "image": f"{registry.DOMAIN}:{registry.OPEN_PORT}/{registry.REPOSITORY}:bench",
+    "container_port": 8000,
+    "health": "/health",
+    "env": {"TITLE": "Bench app"},
+}
 SHOP = {"command": "python3 shop.py --host $HOST --port $PORT", "health": "/", "database": {}}
 KINDS = {
     "python": Kind(SHOP, _committed(_python)),
+    "container": Kind(IMAGE, _pushed),
     "static": Kind({}, _committed(_static)),
 }

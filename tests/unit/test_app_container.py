@@ -15,7 +15,9 @@ import pytest
 from ansible_collections.shipshape.droplet.plugins.filter.app_specs import app_registries, app_specs, app_units
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_container,
+    app_env,
     app_ground,
+    app_hook,
     app_process,
     app_service,
     app_store,
@@ -29,13 +31,14 @@ from tests.unit.app_tools import be_the_app_user, store_with
 A, B = "20260101T000000Z-aaaaaaa", "20260102T000000Z-bbbbbbb"
 OLD, NEW = "a" * 64, "b" * 64
 
-#: A docker that writes down how it was called and has what the test says.
+#: A docker that writes down how it was called and has what the test says. What is attached to ends.
 DOCKER = """#!/bin/sh
 for word in "$@"; do printf '%s\\n' "$word"; done >>"$FAKE/called"
 echo -- >>"$FAKE/called"
 env >"$FAKE/environment"
 case "$1" in
     ps) case "$*" in *status=running*) cat "$FAKE/running" ;; *) cat "$FAKE/there" ;; esac ;;
+    attach) : >"$FAKE/running" ;;
     image) [ "$2" = ls ] && cat "$FAKE/images" ;;
     inspect) cat "$FAKE/process" ;;
 esac
@@ -83,18 +86,19 @@ def spec(**changes: Any) -> dict[str, Any]:
     return dict(app_specs([row])["ocr"])
 
 
-def start(app: dict[str, Any], fake: Path, *words: str, env: dict[str, str] | None = None) -> list[list[str]]:
-    """Run the script that a release would be started by."""
+def start(app: dict[str, Any], fake: Path, *words: str, env: dict[str, str] | None = None,
+          script: str = app_container.START) -> list[list[str]]:  # fmt: skip
+    """Run a script of a release; returns how it called docker, but for its looking afterwards whether it still runs."""
     files = app_container.scripts(app, A, OLD, "/srv/ocr/releases/" + A, env or {"A": "1"})
-    script = fake / "script"
-    script.write_text(files[app_container.START])
-    subprocess.run(["sh", str(script), *words], check=True)
-    return calls(fake)
+    (fake / "script").write_text(files[script])
+    subprocess.run(["sh", str(fake / "script"), *words], check=True, timeout=60)
+    found = calls(fake)
+    return found[: 1 + max(index for index, call in enumerate(found) if call[0] in ("run", "attach"))]
 
 
 def test_a_container_is_published_where_its_colour_listens_and_has_no_rights(fake: Path) -> None:
     *_before, run = start(spec(), fake, "blue", "127.0.0.1:20010")
-    assert run[:3] == ["run", "--name=ocr-blue", "--label=shipshape.colour=blue"]
+    assert run[:2] == ["run", "--name=ocr-blue"] and "--label=shipshape.colour=blue" in run
     assert {"--init", "--pull=never", "--cap-drop=ALL", "--security-opt=no-new-privileges"} <= set(run)
     assert run[-2:] == ["--publish=127.0.0.1:20010:8000", f"r.test:5000/ocr@sha256:{OLD}"]
 
@@ -150,19 +154,89 @@ def test_no_value_of_the_environment_stands_in_an_argument(fake: Path) -> None:
     assert files[app_container.VARIABLES] == "EMPTY=\nPLAIN=" + nasty["PLAIN"] + "\n"
 
 
-def test_a_migration_runs_in_the_new_image_without_a_port(fake: Path) -> None:
+#: An app with one of each thing that may run beside the container that answers requests.
+WHOLE: dict[str, Any] = {
+    "seed": "python -m app.seed",
+    "hooks": {"before_start": "python -m app.check"},
+    "memory": "512M",
+    "processes": [
+        {"name": "worker", "command": "celery -A app worker", "count": 2, "stop_timeout": 300, "memory": "1G"},
+        {"name": "beat", "command": "celery -A app beat", "cpus": 0.5},
+    ],
+    "cron": [{"name": "cleanup", "schedule": "0 3 * * *", "command": "python -m 'app.clean up'"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("migrate", ["alembic", "upgrade", "head"]),
+        ("seed", ["python", "-m", "app.seed"]),
+        ("hook.before_start", ["python", "-m", "app.check"]),
+        ("cron.cleanup", ["python", "-m", "app.clean up"]),
+    ],
+)
+def test_what_comes_to_its_end_runs_in_the_release_s_image_without_a_port(
+    fake: Path, script: str, words: list[str]
+) -> None:
+    *_before, run = start(spec(**WHOLE), fake, script=script)
+    assert run[:2] == ["run", f"--name=ocr-{script}"] and {"--rm", "--label=shipshape.app=ocr"} <= set(run)
+    assert run[-len(words) - 1 :] == [f"r.test:5000/ocr@sha256:{OLD}", *words]
+    assert not [word for word in run if "publish" in word or "colour" in word]
+    assert script not in app_container.scripts(spec(migrate=""), A, OLD, "/x", {})
+
+
+@pytest.mark.parametrize("script", ["cron.cleanup", "migrate"])
+def test_what_comes_to_its_end_never_runs_twice_at_once(fake: Path, script: str) -> None:
+    (fake / "running").write_text("c0ffee\n")
+    assert start(spec(**WHOLE), fake, script=script)[-1] == ["attach", "--no-stdin", f"ocr-{script}"]
+    # Also when it is another release's that still runs.
+    assert not [word for call in calls(fake) for word in call if "shipshape.release" in word]
+
+
+def test_a_process_runs_in_a_container_of_its_own_without_a_port(fake: Path) -> None:
+    *_before, run = start(spec(**WHOLE), fake, "green", script="process.worker")
+    assert run[1] == "--name=ocr.worker-green"
+    assert run[-5:] == [f"r.test:5000/ocr@sha256:{OLD}", "celery", "-A", "app", "worker"]
+    labels = {"--label=shipshape.app=ocr", f"--label=shipshape.release={A}", "--label=shipshape.colour=green"}
+    assert labels <= set(run) and not [word for word in run if "publish" in word]
+    *_before, second = start(spec(**WHOLE), fake, "green", "2", script="process.worker")
+    assert second[1] == "--name=ocr.worker-2-green"
+
+
+def test_a_process_has_its_own_limits_and_else_the_app_s(fake: Path) -> None:
+    *_before, worker = start(spec(**WHOLE), fake, "blue", script="process.worker")
+    *_before, beat = start(spec(**WHOLE), fake, "blue", script="process.beat")
+    assert "--memory=1G" in worker and not [word for word in worker if "cpus" in word]
+    assert {"--memory=512M", "--cpus=0.5"} <= set(beat)
+
+
+def test_an_engine_that_starts_anew_is_waited_for_and_the_same_container_gone_on_with(fake: Path) -> None:
+    # The client is cut off; then no engine answers for a moment; then the container is found to run on.
+    (fake / "docker").write_text(
+        """#!/bin/sh
+echo "$1" >>"$FAKE/words"
+looks=$(grep -c ps "$FAKE/words")
+case "$1" in
+    run) exit 125 ;;
+    attach) exit 7 ;;
+    ps) case "$looks" in 3) exit 1 ;; 4) echo c0ffee ;; esac ;;
+esac
+"""
+    )
     files = app_container.scripts(spec(), A, OLD, "/x", {})
-    (fake / "script").write_text(files[app_container.MIGRATE])
-    subprocess.run(["sh", str(fake / "script"), "migrate"], check=True)
-    *_before, run = calls(fake)
-    assert run[1:3] == ["--rm", "--name=ocr-migrate"] and run[-4:] == [
-        f"r.test:5000/ocr@sha256:{OLD}",
-        "alembic",
-        "upgrade",
-        "head",
-    ]
-    assert not [word for word in run if "publish" in word]
-    assert app_container.MIGRATE not in app_container.scripts(spec(migrate=""), A, OLD, "/x", {})
+    (fake / "script").write_text(files[app_container.START])
+    done = subprocess.run(["sh", str(fake / "script"), "blue"], check=False, timeout=60)
+    # It ends as the container has, not as the client that was cut off.
+    assert done.returncode == 7
+    assert (fake / "words").read_text().split() == ["ps", "ps", "run", "ps", "ps", "attach", "ps"]
+
+
+def test_a_container_that_ends_ends_its_unit_as_it_has_ended(fake: Path) -> None:
+    (fake / "docker").write_text('#!/bin/sh\n[ "$1" != run ] || exit 3\n')
+    files = app_container.scripts(spec(), A, OLD, "/x", {})
+    (fake / "script").write_text(files[app_container.START])
+    assert subprocess.run(["sh", str(fake / "script"), "blue"], check=False, timeout=60).returncode == 3
 
 
 def test_a_release_is_root_s_alone(fake: Path, tmp_path: Path) -> None:
@@ -172,18 +246,83 @@ def test_a_release_is_root_s_alone(fake: Path, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "state/ocr").stat().st_mode) == 0o700 and (tmp_path / "state/ocr/data").is_dir()
 
 
-def test_a_migration_that_a_killed_run_has_left_is_brought_to_its_end_first(fake: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", ["migrate", "seed", "hook.after_migrate"])
+def test_what_a_killed_run_has_left_is_brought_to_its_end_first(fake: Path, tmp_path: Path, script: str) -> None:
     (fake / "there").write_text("c0ffee\n")
-    (tmp_path / app_container.MIGRATE).write_text('#!/bin/sh\ndocker run "$@"; echo migrated; exit 3\n')
-    (tmp_path / app_container.MIGRATE).chmod(0o700)
-    assert app_container.migrate("ocr", str(tmp_path), 60, None) == (3, "migrated")
-    assert calls(fake)[1:] == [["wait", "ocr-migrate"], ["run", "migrate"]]
+    (tmp_path / script).write_text("#!/bin/sh\ndocker run; echo done; exit 3\n")
+    (tmp_path / script).chmod(0o700)
+    assert app_container.run_once("ocr", str(tmp_path), script, 60, None) == (3, "done")
+    assert calls(fake)[1:] == [["wait", f"ocr-{script}"], ["run"]]
+
+
+def test_a_hook_of_an_image_is_its_release_s_and_says_no_secret(fake: Path, tmp_path: Path) -> None:
+    hooks = {"after_start": "check it"}
+    store_with(tmp_path / "ocr", {"id": A, "hooks": hooks}, current=A)
+    release = app_store.Store("ocr", str(tmp_path / "ocr")).find(A)
+    Path(release.path, "env").write_text(app_env.to_file({"SECRET": "s3cret-value-99"}))
+    Path(release.path, "hook.after_start").write_text("#!/bin/sh\necho no: s3cret-value-99; exit 4\n")
+    Path(release.path, "hook.after_start").chmod(0o700)
+    said = app_hook.run(spec(hooks=hooks), release, "after_start")
+    assert said.startswith("hook after_start `check it` failed (exit 4)") and "s3cret" not in said and "no: " in said
+    assert app_hook.run(spec(hooks=hooks), release, "before_start") == ""
+
+
+def test_sql_is_taken_out_of_the_image_and_read_by_whoever_applies_it(fake: Path, tmp_path: Path) -> None:
+    (fake / "docker").write_text(
+        """#!/bin/sh
+echo "$@" >>"$FAKE/words"
+[ "$1" = cp ] || exit 0
+[ "$2" = ocr-sql:/app/migrations ] && mkdir "$3" && echo x >"$3/001.sql" && chmod 600 "$3/001.sql"
+"""
+    )
+    target = tmp_path / "sql"
+    app_container.copy_sql("ocr", "r.test/ocr:1", "/app/migrations", str(target))
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755 and stat.S_IMODE((target / "001.sql").stat().st_mode) == 0o644
+    said = (fake / "words").read_text().splitlines()
+    # What a killed run has left goes first; nothing of it is left afterwards, and nothing was started.
+    assert [line.split()[0] for line in said] == ["rm", "create", "cp", "rm"]
+    assert said[0] == said[-1] == "rm --force --volumes ocr-sql"
+    assert said[1].startswith("create --pull=never --name=ocr-sql")
+    with pytest.raises(AppError, match=r"r.test/ocr:1 has no folder /srv/none, as `migrate.sql` says it has"):
+        app_container.copy_sql("ocr", "r.test/ocr:1", "/srv/none", str(tmp_path / "other"))
+
+
+def test_sql_of_an_image_is_no_way_into_the_droplet(fake: Path, tmp_path: Path) -> None:
+    (fake / "docker").write_text('#!/bin/sh\n[ "$1" != cp ] || { mkdir "$3" && ln -s /etc/shadow "$3/001.sql"; }\n')
+    with pytest.raises(AppError, match=r"/app/sql/001.sql in r.test/ocr:1 is a link"):
+        app_container.copy_sql("ocr", "r.test/ocr:1", "/app/sql", str(tmp_path / "sql"))
+
+
+def test_sql_of_an_image_is_applied_by_a_user_of_its_own_who_sees_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = store_with(tmp_path / "ocr", {"id": A}, current=A)
+    release = store.find(A)
+    Path(release.path, "env").write_text("")
+    Path(release.path, "sql").mkdir()
+    seen: list[list[str]] = []
+    monkeypatch.setattr(app_container, "SQL_SEEN_AT", str(tmp_path / "seen"))
+    monkeypatch.setattr(app_service, "wait_for_end", lambda *_: None)
+
+    def run(_account: None, command: list[str], **_: Any) -> tuple[int, str]:
+        seen.append(command)
+        return 0, ""
+
+    monkeypatch.setattr(app_service, "run", run)
+    for script in ("migrate", "unmigrate"):
+        assert app_hook.run_script(spec(), release, script, 60, None) == (0, "")
+    up, down = seen
+    assert up[-5:] == ["python3", app_container.SQL_PROGRAM, "up", ".", A] and down[-2:] == ["down", "."]
+    properties = {word.partition("--property=")[2] for word in up}
+    assert {"DynamicUser=yes", "NoNewPrivileges=yes", f"EnvironmentFile={release.path}/env"} <= properties
+    assert f"BindReadOnlyPaths={release.path}/sql:{tmp_path}/seen" in properties
+    assert not [value for value in properties if value.startswith("User=")]
 
 
 def test_a_migration_that_takes_too_long_is_ended(fake: Path, tmp_path: Path) -> None:
-    (tmp_path / app_container.MIGRATE).write_text("#!/bin/sh\nexec sleep 20\n")
-    (tmp_path / app_container.MIGRATE).chmod(0o700)
-    code, said = app_container.migrate("ocr", str(tmp_path), 1, None)
+    (tmp_path / "migrate").write_text("#!/bin/sh\nexec sleep 20\n")
+    (tmp_path / "migrate").chmod(0o700)
+    code, said = app_container.run_once("ocr", str(tmp_path), "migrate", 1, None)
     assert code == 124 and "no end after 1 seconds" in said
     assert calls(fake)[-1] == ["rm", "--force", "--volumes", "ocr-migrate"]
 
@@ -313,8 +452,23 @@ def test_a_new_tag_alone_is_no_new_setting_and_everything_else_is() -> None:
     same = spec()["settings_fingerprint"]
     assert spec(image="r.test:5000/ocr:1.5")["settings_fingerprint"] == same
     assert spec(registry={"username": "a", "password": "b"})["settings_fingerprint"] == same
-    for change in ({"container_port": 1}, {"volumes": {"/a": "a"}}, {"cpus": 0.5}, {"image": "r.test/x:1.4"}):
+    changes: list[dict[str, Any]] = [
+        {"container_port": 1},
+        {"volumes": {"/a": "a"}},
+        {"cpus": 0.5},
+        {"image": "r.test/x:1.4"},
+        {"processes": [{"name": "worker", "command": "work"}]},
+        {"cron": WHOLE["cron"]},
+        {"hooks": WHOLE["hooks"]},
+    ]
+    for change in changes:
         assert spec(**change)["settings_fingerprint"] != same
+    worker = {"name": "worker", "command": "work"}
+    limited = spec(processes=[{**worker, "memory": "1G"}])["settings_fingerprint"]
+    # Limits are in a release's scripts; how many there are, and how long they may take to end, is in the units.
+    assert limited != spec(processes=[worker])["settings_fingerprint"]
+    more = spec(processes=[{**worker, "memory": "1G", "count": 3, "stop_timeout": 5}])
+    assert more["settings_fingerprint"] == limited
 
 
 def test_logins_are_sealed_and_of_the_apps_that_have_one() -> None:
@@ -328,8 +482,33 @@ def test_each_colour_has_a_unit_with_its_own_place() -> None:
     files = app_units([app, {**app, "name": "v6", "address": "::1"}])
     units = [file for file in files if file["path"].endswith(".service")]
     assert {unit["template"] for unit in units} == {"container.service.j2"}
-    published = [unit["vars"]["__app_unit"]["published"] for unit in units]
-    assert published == ["127.0.0.1:20010", "127.0.0.1:20011", "[::1]:20010", "[::1]:20011"]
+    started = [unit["vars"]["__app_unit"]["script"] for unit in units]
+    assert started == [
+        "container blue 127.0.0.1:20010",
+        "container green 127.0.0.1:20011",
+        "container blue [::1]:20010",
+        "container green [::1]:20011",
+    ]
+
+
+def test_what_runs_beside_a_container_has_units_and_a_timetable_as_an_app_from_git_has() -> None:
+    app = {"name": "ocr", "type": "container", "image": "r.test/ocr:1", "port": 20010, "second_port": 20011, **WHOLE}
+    files = {os.path.basename(file["path"]): file for file in app_units([app])}
+    beside = {name: file["vars"]["__app_unit"] for name, file in files.items() if name.endswith(".service")}
+    assert sorted(beside) == sorted(
+        [
+            *("ocr@blue.service", "ocr.worker@blue.service", "ocr.worker-2@blue.service", "ocr.beat@blue.service"),
+            *("ocr@green.service", "ocr.worker@green.service", "ocr.worker-2@green.service", "ocr.beat@green.service"),
+            "ocr.cleanup.service",
+        ]
+    )
+    second = beside["ocr.worker-2@green.service"]
+    assert (second["script"], second["container"]) == ("process.worker green 2", "ocr.worker-2-green")
+    assert (second["beside"], second["stop_timeout"]) == ("ocr@green.service", 300)
+    timed = beside["ocr.cleanup.service"]
+    assert (timed["script"], timed["link"], timed["container"]) == ("cron.cleanup", "current", "ocr-cron.cleanup")
+    crontab = files["shipshape-app-ocr"]["content"]
+    assert crontab.splitlines()[1] == "0 3 * * * root systemctl start --no-block ocr.cleanup.service"
 
 
 def test_a_new_digest_is_deployed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

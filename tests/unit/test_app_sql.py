@@ -112,6 +112,11 @@ def test_the_password_is_told_to_psql_where_nobody_else_reads_it() -> None:
     assert found == {**wanted, "PGDATABASE": "desk"}
 
 
+def test_a_database_is_also_reached_by_the_socket_that_a_url_names() -> None:
+    found = sql.connection("postgresql://desk:p@/desk?host=/var/run/postgresql&sslmode=disable")
+    assert (found["PGHOST"], found["PGSSLMODE"], found["PGDATABASE"]) == ("/var/run/postgresql", "disable", "desk")
+
+
 @pytest.mark.parametrize("url", ["", "mysql://a/b", "postgresql://a:b@c"])
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(sql.Refused, match="give the app a `database`"):

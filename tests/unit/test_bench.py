@@ -16,7 +16,7 @@ from tests.bench import core, deploys, kinds, load, throughput, tls
 from tests.bench.commands import BIN, BenchError
 from tests.bench.ground import Ground
 from tests.bench.report import Row, faster, slower, table
-from tests.lab import repository, settings
+from tests.lab import registry, repository, settings
 from tests.unit.nginx_lab import make_certificate, nginx_program
 
 WELL = """Running 900s test @ https://python.bench.test/
@@ -184,7 +184,7 @@ def test_inventory_of_the_measurement_is_a_valid_one_with_an_app_of_each_kind(
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("kind", list(kinds.KINDS))
+@pytest.mark.parametrize("kind", [kind for kind, how in kinds.KINDS.items() if "image" not in how.entry])
 def test_each_version_of_an_app_is_published_as_another_content(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     published: list[tuple[str, dict[str, bytes]]] = []
 
@@ -200,6 +200,18 @@ def test_each_version_of_an_app_is_published_as_another_content(kind: str, monke
     assert first != second
     assert any(b"Bench app" in content for content in second.values())
     assert any(b"two" in content for content in second.values())
+
+
+def test_each_version_of_an_image_is_pushed_under_the_tag_that_the_inventory_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pushed: list[list[str]] = []
+    monkeypatch.setattr(registry, "ensure_registry", pushed.append)
+    for version in ("one", "two"):
+        kinds.KINDS["container"].publish("bench-container", version)
+    assert pushed == [["bench=one"], ["bench=two"]]
+    entry = kinds.declared("container")
+    assert entry["image"].endswith("/ocr:bench") and "source" not in entry
 
 
 def test_nginx_understands_what_is_written_for_the_bare_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.sql")
 #: How the way back of a migration is named.
@@ -106,14 +106,17 @@ def superfluous(folder: Path, applied: Sequence[Mapping[str, str]]) -> List[Mapp
 def connection(url: str) -> Dict[str, str]:
     """What psql needs to know, as its environment: arguments can be read by others."""
     parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query))
     if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
         raise Refused("DATABASE_URL is not set, or not postgresql://…: give the app a `database`")
     found = {
-        "PGHOST": parts.hostname or "",
+        # A container's URL names the folder of the socket so.
+        "PGHOST": parts.hostname or asked.get("host", ""),
         "PGPORT": str(parts.port or ""),
         "PGUSER": unquote(parts.username or ""),
         "PGPASSWORD": unquote(parts.password or ""),
         "PGDATABASE": unquote(parts.path.lstrip("/")),
+        "PGSSLMODE": asked.get("sslmode", ""),
     }
     return {name: value for name, value in found.items() if value}
 

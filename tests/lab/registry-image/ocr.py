@@ -1,5 +1,6 @@
-"""An OCR-shaped service of the standard library, as an image brings it along."""
+"""An OCR-shaped service of the standard library, as an image brings it along, with a worker and a scheduler."""
 
+import fcntl
 import json
 import os
 import re
@@ -91,12 +92,48 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
 
+def note(name: str, text: str) -> None:
+    with open(f"/data/{name}", "a") as log:
+        log.write(text + "\n")
+
+
+def migrate() -> None:
+    if "FAIL_MIGRATION" in os.environ:
+        sys.exit(f"cannot migrate {os.environ.get('SECRET_KEY')}")
+    note("migrations", VERSION)
+
+
+def worker() -> None:
+    """Is always at something that takes a second more than it is given notice of its end."""
+
+    def end(*_: object) -> None:
+        time.sleep(1)
+        note("worker", f"finished {VERSION}")
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        time.sleep(60)
+
+
+def beat() -> None:
+    with open("/data/beat.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would be a fault
+        note("beat", VERSION)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        while True:
+            time.sleep(60)
+
+
+def moment() -> None:
+    note("moments", f"{sys.argv[2]} {VERSION}")
+
+
+OTHERS = {"migrate": migrate, "worker": worker, "beat": beat, "moment": moment}
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["migrate"]:
-        if "FAIL_MIGRATION" in os.environ:
-            sys.exit(f"cannot migrate {os.environ.get('SECRET_KEY')}")
-        with open("/data/migrations", "a") as log:
-            log.write(VERSION + "\n")
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        OTHERS[sys.argv[1]]()
         sys.exit(0)
     if WAY == "crash" or "CRASH" in os.environ:
         # As careless as an app can be with its settings.
