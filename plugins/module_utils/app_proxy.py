@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from typing import Any, Callable, Pattern, Sequence
+from typing import Any, Callable, Iterator, Pattern, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, run
 
@@ -51,6 +51,13 @@ def lead(app: str, colour: str) -> bool:
     return True
 
 
+def _texts(directory: str) -> Iterator[str]:
+    """The files of a directory."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        with open(os.path.join(directory, name), encoding="utf-8") as stream:
+            yield stream.read()
+
+
 class Nginx:
     """nginx looks for the record at each request, and logs where it passed each one on to."""
 
@@ -61,11 +68,8 @@ class Nginx:
 
     def unready(self, app: str) -> str:
         """Why this proxy would not follow the record: a site of before there were two releases side by side."""
-        try:
-            with open(os.path.join(self.sites, app + ".conf"), encoding="utf-8") as stream:
-                follows = os.path.join(LIVE, app + ".green") in stream.read()
-        except OSError:
-            follows = False
+        # An app at a path is in the file of the site that has the domain.
+        follows = any(f"(-f {LIVE}/{app}.green)" in text for text in _texts(self.sites))
         return "" if follows else "nginx does not know of two releases of this app; run site.yml --tags nginx first"
 
     def switch(self, app: str, colour: str) -> bool:
@@ -128,8 +132,17 @@ class Traefik:
         except OSError:
             pages = None
         if pages:
-            marks.append(f'\\u003e {app}-app@file","ServiceAddr":"{pages.group(1)}"')
+            marks += [f'\\u003e {router}@file","ServiceAddr":"{pages.group(1)}"' for router in self._routers(app)]
         return tuple(marks)
+
+    def _routers(self, app: str) -> list[str]:
+        """Those that lead to the app: one for its domains, and one for each path at which it is."""
+        try:
+            with open(os.path.join(self.declared, f"site-{app}.yml"), encoding="utf-8") as stream:
+                found = re.findall(rf"^ +({re.escape(app)}(?:\.\d+)?-app):", stream.read(), re.MULTILINE)
+        except OSError:
+            found = []
+        return found or [f"{app}-app"]
 
 
 PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx, "traefik": Traefik}

@@ -182,6 +182,43 @@ def test_nginx_goes_where_the_record_says_without_a_reload_and_on_the_same_conne
     assert "upgrade" not in green.requests[0][1]
 
 
+def test_an_app_at_a_path_switches_by_a_record_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, live: Path, tmp_path: Path
+) -> None:
+    """Two apps with two releases each on one domain, the owner's among them: each answers for its paths alone."""
+    monkeypatch.setattr(app_proxy, "LIVE", str(live))
+    with Upstream({"X-Colour": "blue"}) as blue, Upstream({"X-Colour": "green"}, status=500) as green:
+
+        def site(name: str, domain: str) -> dict[str, Any]:
+            second = {"upstreams": [f"127.0.0.1:{green.port}"], "flag": str(live / f"{name}.green")}
+            proxy = {"upstreams": [f"127.0.0.1:{blue.port}"], "green": second}
+            return {"name": name, "domains": [domain], "proxy": proxy}
+
+        sites = {"nginx_sites": [site("shop", "d.test"), site("ocr", "d.test/ocr")]}
+        with Nginx(tmp_path, sites).running() as nginx:
+            log, proxy = app_proxy.Tail(str(tmp_path / "log/access.log")), app_proxy.Nginx()
+            monkeypatch.setattr(proxy, "sites", str(tmp_path / "etc/shipshape/sites"))
+            assert [proxy.unready(name) for name in ("shop", "ocr", "oc")][:2] == ["", ""]
+            assert "run site.yml --tags nginx first" in proxy.unready("oc")
+
+            def seen() -> list[str | None]:
+                return [nginx.get("d.test", path).header("X-Colour") for path in ("/", "/ocr/x")]
+
+            assert seen() == ["blue", "blue"]
+            app_proxy.lead("ocr", "green")
+            assert seen() == ["blue", "green"]
+            app_proxy.lead("shop", "green")
+            app_proxy.lead("ocr", "blue")
+            assert seen() == ["green", "blue"]
+        # What one of them answers is counted for none but that one.
+        lines = log.lines()
+    for name, colour, errors in (("shop", "blue", 0), ("shop", "green", 1), ("ocr", "blue", 0), ("ocr", "green", 1)):
+        tally = app_proxy.Tally(proxy.upstreams(name, colour), proxy.status)
+        for one in lines:
+            tally.take(one)
+        assert (tally.answers, tally.errors) == (errors or 2, errors), (name, colour)
+
+
 def test_a_site_without_a_second_release_is_as_simple_as_before(tmp_path: Path) -> None:
     site = {"name": "api", "domains": ["api.test"], "proxy": {"upstreams": ["127.0.0.1:1"]}}
     files = render_all({"nginx_sites": [site]})
@@ -217,6 +254,14 @@ def test_traefik_follows_the_record_by_what_its_own_program_publishes(
         tally.take(f'{{"DownstreamStatus":{status},{routers},"ServiceAddr":"{address}"}}')
     # A release that has crashed answers nothing, and yet it fails; of another app, or while closed, it is no failure.
     assert (tally.answers, tally.errors) == (2, 1)
+    # At a path, it has another router there, which its site's file names.
+    named = {name: {"rule": "x"} for name in ("shop", "shop-app", "shop.0-app", "shop.0-websocket-0")}
+    (tmp_path / "declared" / "site-shop.yml").write_text(yaml.safe_dump({"http": {"routers": named}}))
+    tally = app_proxy.Tally(proxy.upstreams("shop", "green"), proxy.status)
+    for router in ("shop-app", "shop.0-app", "shopx0-app", "shop.0-maintenance"):
+        names = f'"RouterName":"{router.partition("-")[0]}@file -\\u003e {router}@file"'
+        tally.take(f'{{"DownstreamStatus":502,{names},"ServiceAddr":"127.0.0.1:8081"}}')
+    assert (tally.answers, tally.errors) == (2, 2)
     assert proxy.switch("shop", "green") and app_proxy.colour_of("shop") == "green"
     # A run that was cut off between the two has set the record, and nothing more.
     assert not proxy.switch("shop", "green")
