@@ -214,6 +214,21 @@ def test_an_app_that_is_down_takes_no_other_on_its_domain_with_it(serve: Serve) 
     assert b"does not answer at the moment" in answer.body
 
 
+@pytest.mark.parametrize("patient_at", ["d.test", "d.test/patient"])
+def test_an_app_may_take_longer_than_its_neighbour(serve: Serve, patient_at: str) -> None:
+    hasty_at = "d.test/hasty" if patient_at == "d.test" else "d.test"
+    with Upstream(delay=1.4) as slow:
+        sites = [
+            at("patient", slow.port, patient_at, proxy={"timeout": 30}),
+            at("hasty", slow.port, hasty_at, proxy={"timeout": 1}),
+        ]
+        with serve(*sites) as proxy:
+            statuses = [
+                proxy.get("d.test", place.removeprefix("d.test") + "/x").status for place in (patient_at, hasty_at)
+            ]
+    assert statuses == [200, 504]
+
+
 def test_a_route_at_a_path_asks_the_other_host_like_a_location(serve: Serve) -> None:
     with Upstream() as other:
         url = f"http://127.0.0.1:{other.port}"
