@@ -106,12 +106,26 @@ def test_the_proxy_says_who_asked_and_cannot_be_lied_to() -> None:
     assert seen["headers"]["x-forwarded-for"] == connect("api.test").getsockname()[0]
 
 
-def test_a_websocket_echoes() -> None:
-    with connect("api.test") as connection:
+def test_an_app_at_a_path_is_told_so_and_takes_nothing_from_its_neighbour() -> None:
+    for host in ("web.test", "nobody.test"):
+        status, headers, body = ask(host, "/guest/x?y=1")
+        seen = json.loads(body)
+        assert (status, headers["x-frame-options"], seen["path"]) == (200, "DENY", "/x?y=1")
+        assert headers["strict-transport-security"] == "max-age=31536000"
+        assert seen["headers"]["x-script-name"] == seen["headers"]["x-forwarded-prefix"] == "/guest"
+        assert (ask(host, "/guest/admin/x")[0], ask(host, "/guest/health")[0]) == (401, 200)
+    assert ask("web.test", "/guests")[2] == ask("web.test", "/admin")[2] == b"<title>app</title>\n"
+    status, headers, _body = ask("nobody.test", "/")
+    assert (status, headers["strict-transport-security"]) == (404, "max-age=31536000")
+
+
+@pytest.mark.parametrize(("host", "path"), [("api.test", "/ws"), ("web.test", "/guest/ws")])
+def test_a_websocket_echoes(host: str, path: str) -> None:
+    with connect(host) as connection:
         key = base64.b64encode(os.urandom(16)).decode()
         connection.sendall(
             (
-                "GET /ws HTTP/1.1\r\nHost: api.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
             ).encode()
         )

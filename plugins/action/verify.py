@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import probe, verify, verify_ports
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.declared_ports import Declared, declared, text
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import whole_domains
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.verify_finding import Finding, output
 
 MODULE = "shipshape.droplet.droplet_state"
@@ -44,10 +45,11 @@ class ActionModule(ActionBase):
         except ValueError as error:
             raise AnsibleActionFail(f"the declared ports: {error}") from error
         admins = [str(name) for name in given.get("admins") or []]
-        sites = [site for site in given.get("sites") or [] if site.get("certificate")]
+        # What has but a path on a domain is shown by the certificate of that.
+        sites = [site for site in given.get("sites") or [] if site.get("certificate") and whole_domains(site)]
         asked = {
             "sysctl": list(given.get("sysctl") or {}),
-            "certificates": [{"path": site["certificate"], "name": site["domains"][0]} for site in sites],
+            "certificates": [{"path": site["certificate"], "name": whole_domains(site)[0]} for site in sites],
             "users": ["root", *admins],
         }
         state = self._execute_module(module_name=MODULE, module_args=asked, task_vars=task_vars)

@@ -86,6 +86,10 @@ options:
         type: int
         default: 0
       domain: {description: The host name under which a proxy leads to the app., type: str, default: ""}
+      domain_health:
+        description: The health path as it is asked through the proxy.
+        type: str
+        default: ""
       watch_seconds:
         description: How long a new release is watched; -1 for the role's own value.
         type: int

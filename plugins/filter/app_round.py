@@ -96,7 +96,7 @@ def app_switches(
             "to": row["colour"],
             "back": row["back"],
             "domain": specs[row["name"]]["domain"],
-            "health": specs[row["name"]]["health"],
+            "health": specs[row["name"]]["domain_health"],
             # There is nowhere to go back to from a way back, nor from a first release.
             "watch": _seconds(specs[row["name"]], seconds) if row["back"] and not row["given_up"] else 0,
         }

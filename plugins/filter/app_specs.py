@@ -82,6 +82,7 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "port": int(app.get("port") or 0),
             "second_port": int(app.get("second_port") or 0),
             "domain": str(app.get("domain") or ""),
+            "domain_health": str(app.get("domain_health") or app.get("health") or ""),
             "watch_seconds": int(app["watch_seconds"]) if app.get("watch_seconds") is not None else -1,
             "keep_releases": int(app.get("keep_releases") or 5),
             # What makes a new release besides a new commit.

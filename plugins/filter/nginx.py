@@ -17,13 +17,19 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import (
     RETRY_AFTER,
     UNAVAILABLE,
     Limit,
+    Mount,
     auth_paths,
     is_of_the_proxy,
+    kind_of,
     limits,
     maintenance_text,
+    mounted,
+    mounts,
+    owners,
     page,
     plain_path,
     users,
+    whole_domains,
 )
 
 #: Our directory beside what the distribution ships.
@@ -121,6 +127,12 @@ def _elsewhere(site: Site, said: Mapping[str, Any], prefix: str, where: str) -> 
     }
 
 
+def _route(site: Site, mount: Mount | None = None) -> dict[str, Any]:
+    """How another server is asked for a whole site, or for the path at which it is."""
+    said = {"request_headers": _request_headers(site), **site["route"], "strip": mount.strip if mount else False}
+    return _elsewhere(site, said, mount.path if mount else "", "the route")
+
+
 def _location(site: Site, location: Mapping[str, Any]) -> dict[str, Any]:
     """A path that is answered by another server."""
     prefix = plain_path(location["path"], f"site '{site['name']}': the location")
@@ -139,6 +151,14 @@ def _below(path: str) -> str:
 def _quotable(pattern: str) -> str:
     """A regular expression that can stand in quotes, with what belongs before it in them, too."""
     return pattern.replace('"', '\\"')
+
+
+def _request_headers(site: Site) -> dict[str, str]:
+    """What the application is told beside what all are told."""
+    given = {str(name): str(value) for name, value in (site.get("request_headers") or {}).items()}
+    if wrong := [name for name in given if is_of_the_proxy(name)]:
+        raise AnsibleFilterError(f"site '{site['name']}': the proxy itself sets the request's {wrong[0]}")
+    return given
 
 
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +184,15 @@ def _routes(site: Site) -> list[dict[str, Any]]:
     return sorted(routes, key=lambda route: (route["order"], route["pattern"]))
 
 
-def _limit(identifier: str, limit: Limit) -> dict[str, Any]:
+def _ways(site: Site, path: str) -> list[str]:
+    """A path of the application as $shipshape_path may have it. Where a prefix is stripped, it is not in there."""
+    if site.get("strip"):
+        return [path]
+    own = [path] if whole_domains(site) else []
+    return list(dict.fromkeys(own + [mount.within(path) for mount in mounts(site)]))
+
+
+def _limit(site: Site, identifier: str, limit: Limit) -> dict[str, Any]:
     """A zone of memory that counts, by a name that stays while it counts the same: nginx refuses another key for it.
 
     nginx counts by the second or the minute, in whole numbers.
@@ -172,7 +200,7 @@ def _limit(identifier: str, limit: Limit) -> dict[str, Any]:
     part = f"_{hashlib.sha256(limit.path.encode()).hexdigest()[:8]}" if limit.path else ""
     rate = f"{limit.number}r/s" if limit.seconds == 1 else f"{max(round(limit.number * 60 / limit.seconds), 1)}r/m"
     return {
-        "pattern": _below(limit.path) if limit.path else "",
+        "patterns": [_below(path) for path in _ways(site, limit.path)] if limit.path else [],
         "key": f"$shipshape_{identifier}{part}_who" if part else "$binary_remote_addr",
         "zone": f"shipshape_{identifier}{part}{ {1: '_second', 60: '', 3600: '_hour'}[limit.seconds] }",
         "rate": rate,
@@ -198,20 +226,13 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
         raise AnsibleFilterError(
             f"'{name}' is no name for a site: it becomes a file name, so use letters, digits, '.', '-' and '_'"
         )
-    kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
-    if len(kinds) != 1:
-        raise AnsibleFilterError(
-            f"site '{name}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
-        )
-    domains = [_host(domain) for domain in site.get("domains") or []]
-    if not domains:
-        raise AnsibleFilterError(
-            f"site '{name}' has no domains: name at least one, or the droplet's address with self_signed: true"
-        )
+    kind = kind_of(site)
+    domains = [_host(domain) for domain in whole_domains(site)]
     identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
     redirect_domains = [_host(domain) for domain in site.get("redirect_domains") or []]
     self_signed = bool(site.get("self_signed"))
     closed = bool(maintenance_text(site))
+    health = str(site.get("health") or "") if site.get("proxy") else ""
     own_headers = _headers(site, headers or {}, identifier)
     # What is said here is not said by the application as well.
     hidden = [header["name"] for header in own_headers if header["own"]]
@@ -227,23 +248,143 @@ def nginx_site(site: Site, headers: Mapping[str, Any] | None = None) -> dict[str
         "hsts": bool(site.get("hsts", True)) and not self_signed,
         "static": dict(site["static"]) if site.get("static") else None,
         "proxy": _proxy(site["proxy"]) if site.get("proxy") else None,
-        "limits": [] if closed else [_limit(identifier, limit) for limit in limits(site)],
+        "limits": [] if closed else [_limit(site, identifier, limit) for limit in limits(site)],
         # Of a request that was one too many: by then the slowest of the limits lets one through.
         "again": max((-(-limit.seconds // limit.number) for limit in limits(site)), default=1),
         "users": f"{HOME}/users/{name}" if auth_paths(site) and not closed else "",
-        "auth_patterns": [_below(path) if path else "" for path in auth_paths(site)],
+        "auth_patterns": [
+            pattern
+            for path in auth_paths(site)
+            for pattern in ([_below(way) for way in _ways(site, path)] if path else [""])
+        ],
         "allow": [str(address) for address in site.get("allow") or []],
-        "health": str(site.get("health") or "") if site.get("proxy") else "",
-        "health_pattern": _quotable(f"^{re.escape(str(site.get('health') or ''))}$"),
+        "health": health,
+        "health_patterns": [_quotable(f"^{re.escape(way)}$") for way in _ways(site, health)] if health else [],
         "closed": closed,
         "retry_after": RETRY_AFTER,
-        "route": _elsewhere(site, site["route"], "", "the route") if site.get("route") else None,
+        "route": _route(site) if site.get("route") else None,
         "routes": [] if closed else _routes(site),
         "cors": _cors(site),
         "headers": own_headers,
         "hidden": hidden + (["Access-Control-Allow-Origin"] if site.get("cors") else []),
-        "max_body_size": str(site[kinds[0]].get("max_body_size") or ""),
+        "max_body_size": str(site[kind].get("max_body_size") or "") if kind else "",
+        "request_headers": _request_headers(site),
     }
+
+
+Leaf = dict[str, Any]
+
+
+def _leaf(location: str, kind: str, site: dict[str, Any], **more: Any) -> Leaf:
+    """One location of a server that several sites share: it has all settings of its own site, and no other's."""
+    return {
+        "location": location,
+        "kind": kind,
+        "site": site,
+        "strip": "",
+        "prefix": "",
+        "base": "",
+        "timeout": 60,
+        "websocket": False,
+        "other": None,
+        **more,
+    }
+
+
+def _own_leaves(said: Site, site: dict[str, Any]) -> list[tuple[tuple[int, int], list[Leaf]]]:
+    """The locations of the site that has the domain itself, in the groups in which they are looked for."""
+    groups = []
+    for route in site["routes"]:
+        kind = "elsewhere" if route["elsewhere"] else "proxy"
+        location = f'~ "{route["pattern"]}"'
+        leaf = _leaf(location, kind, site, other=route["elsewhere"], timeout=3600, websocket=True)
+        groups.append((route["order"], [leaf]))
+    rest = []
+    if site["closed"]:
+        if site["health"]:
+            rest.append(_leaf(f'= "{site["health"]}"', "proxy", site, timeout=site["proxy"]["timeout"]))
+        rest.append(_leaf("/", "closed", site))
+    elif site["proxy"]:
+        everywhere = site["proxy"]["websocket_everywhere"]
+        rest.append(_leaf("/", "proxy", site, timeout=site["proxy"]["timeout"], websocket=everywhere))
+    elif site["route"]:
+        rest.append(_leaf("/", "elsewhere", site, other=site["route"]))
+    elif site["static"]:
+        if site["static"].get("spa"):
+            rest.append(_leaf(f'~* "{_SPA_FILES}"', "file", site))
+        rest.append(_leaf("/", "files", site))
+    else:
+        rest.append(_leaf("/", "nothing", site))
+    # Of the lowest priority there is: whatever has a path goes before it.
+    return [*groups, ((0, 0), rest)]
+
+
+#: A missing file is missing; only a page's address falls back to the application.
+_SPA_FILES = (
+    r"\.(?:js|mjs|css|map|json|webmanifest|png|jpe?g|gif|svg|ico|webp|avif|woff2?|ttf|otf|mp4|webm|wasm|txt|xml|pdf)$"
+)
+
+
+def _mount_leaves(mount: Mount, said: Site, site: dict[str, Any]) -> list[Leaf]:
+    """The locations of a site at a path, those first that say more."""
+    at = re.escape(mount.path)
+
+    def below(path: str, end: str = "(?:/.*)?") -> str:
+        """Where the prefix is stripped, what the site's own rules see is the rest; dots mean line ends, too."""
+        rest = re.escape(mount.within(path)[len(mount.path) :])
+        name = "?<shipshape_path>" if mount.strip else "?:"
+        return f'~ "{_quotable(f"(?s)^{at}({name}{rest}{end})$")}"'
+
+    common: dict[str, Any] = {
+        "strip": at if mount.strip else "",
+        "prefix": mount.path if mount.strip else "",
+        "base": mount.path,
+    }
+    if site["closed"]:
+        timeout = site["proxy"]["timeout"] if site["proxy"] else 60
+        health = [_leaf(below(site["health"], ""), "proxy", site, **common, timeout=timeout)] if site["health"] else []
+        return [*health, _leaf(below(""), "closed", site, **common)]
+    if site["route"]:
+        return [_leaf(below(""), "elsewhere", site, **common, other=_route(said, mount))]
+    if site["static"]:
+        # Without the slash at the end, a page's own links would lead beside it.
+        leaves = [_leaf(below("", ""), "slash", site, **common)]
+        if site["static"].get("spa"):
+            location = below("", "/.*" + _SPA_FILES.removesuffix("$")).replace("~", "~*", 1)
+            leaves.append(_leaf(location, "file", site, **common))
+        return [*leaves, _leaf(below(""), "files", site, **common)]
+    proxy = site["proxy"]
+    paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
+    return [
+        *(
+            _leaf(below(path), "proxy", site, **common, timeout=3600, websocket=True)
+            for path in sorted(filter(None, paths), key=lambda path: (-len(path), path))
+        ),
+        _leaf(below(""), "proxy", site, **common, timeout=proxy["timeout"], websocket=proxy["websocket_everywhere"]),
+    ]
+
+
+def _servers(
+    said: Site, site: dict[str, Any], guests: Mapping[str, list[tuple[Mount, Site]]], planned: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """A site's servers: one for all of its domains, and one each for those on which other sites have paths."""
+    own, shared = [], []
+    for name in whole_domains(said):
+        rows = guests.get(str(name).lower()) or []
+        if not rows and said.get("empty"):
+            raise AnsibleFilterError(f"site '{said['name']}' is empty, and no other site has a path on {name}")
+        if not rows:
+            own.append(_host(name))
+            continue
+        groups = _own_leaves(said, site)
+        groups += [
+            ((-mount.priority, -len(mount.path)), _mount_leaves(mount, guest, planned[guest["name"]]))
+            for mount, guest in rows
+        ]
+        leaves = [leaf for _order, group in sorted(groups, key=lambda group: group[0]) for leaf in group]
+        sites = list({leaf["site"]["name"]: leaf["site"] for leaf in leaves}.values())
+        shared.append({"names": [_host(name)], "leaves": leaves, "sites": sites})
+    return ([{"names": own, "leaves": [], "sites": []}] if own else []) + shared
 
 
 def nginx_files(sites: Iterable[Site], headers: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -260,9 +401,14 @@ def nginx_files(sites: Iterable[Site], headers: Mapping[str, Any] | None = None)
             text = "".join(f"{line}\n" for line in users(said))
             secret = {"content": text, "mode": "0640", "group": "www-data", "secret": True}
             files.append({"path": f"{HOME}/users/{said['name']}", **secret, "reload": SERVICE})
-    for site in (nginx_site(site, headers) for site in sites):
+    planned = {site["name"]: nginx_site(site, headers) for site in sites}
+    owners(sites)
+    guests = mounted(sites)
+    for said in sites:
+        site = planned[said["name"]]
         if site["proxy"]:
             files.append(_file(f"{HOME}/upstreams/{site['name']}.conf", "upstream.conf.j2", site))
+        site = {**site, "servers": _servers(said, site, guests, planned)}
         files.append(_file(f"{HOME}/sites/{site['name']}.conf", "site.conf.j2", site))
     return files
 
@@ -295,6 +441,7 @@ def nginx_self_signed(sites: Iterable[Site], version: str) -> list[dict[str, Any
     wanted = [
         {"certificate": site["certificate"], "key": site["certificate_key"], "names": site["names"]}
         for site in (nginx_site(site) for site in sites)
+        if site["names"]
     ]
     default = nginx_default_certificate(sites, version)
     if default and default["certificate"] not in [item["certificate"] for item in wanted]:

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +18,19 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import (
     PRIORITY,
     UNAVAILABLE,
     Limit,
+    Mount,
     auth_paths,
     covers,
     is_of_the_proxy,
+    kind_of,
     limits,
     maintenance_text,
+    mounts,
+    owners,
     page,
     plain_path,
     users,
+    whole_domains,
 )
 
 #: What the role writes. The droplet's own program checks it and takes it live, into the directory that Traefik watches.
@@ -199,7 +205,7 @@ def traefik_static(settings: Settings) -> Row:
 def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
     """What all sites share: TLS, and middlewares that say the same everywhere."""
     sites = list(sites)
-    on_address = any(_is_address(str(name)) for site in sites for name in site["domains"])
+    on_address = any(_is_address(name) for site in sites for name in whole_domains(site))
     tls: Row = (
         {"minVersion": "VersionTLS13"}
         if settings["tls_policy"] == "modern"
@@ -281,35 +287,43 @@ def _priority(path: str = "", given: Any = None) -> int:
 class _Site:
     """One site on its way into routers, middlewares, services and transports."""
 
-    def __init__(self, site: Site, settings: Settings) -> None:
-        self.site, self.settings = site, settings
-        self.name = _identifier(site["name"])
-        kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
-        if len(kinds) != 1:
-            raise AnsibleFilterError(
-                f"site '{self.name}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
-            )
-        self.kind = kinds[0]
-        self.domains = [str(domain) for domain in site.get("domains") or []]
-        if not self.domains:
-            raise AnsibleFilterError(
-                f"site '{self.name}' has no domains: name at least one, or the droplet's address with self_signed: true"
-            )
+    def __init__(self, site: Site, settings: Settings, owners: Mapping[str, Site] | None = None) -> None:
+        self.site, self.settings, self.owners = site, settings, owners or {}
+        #: What its service is called, and what all of its routers begin with.
+        self.service = self.name = _identifier(site["name"])
+        self.kind = kind_of(site)
+        self.domains = whole_domains(site)
+        #: The site that has the certificate.
+        self.owner = site
         self.routers: Row = {}
         self.middlewares: Row = {}
         self.services: Row = {}
         self.transports: Row = {}
         #: The routers through which all others are come to.
         self.parents = [self.name]
-        self.health = str(site.get("health") or "")
+
+    def path(self, path: str) -> str:
+        """A path of the application as its own routers see it."""
+        return path
+
+    @property
+    def health(self) -> str:
+        return self.path(str(self.site.get("health") or "")) if self.site.get("health") else ""
+
+    @property
+    def prefix(self) -> str:
+        """What of the path belongs to where the site is, and is seen by it."""
+        return ""
 
     @property
     def tls(self) -> Row:
-        return {"certResolver": ACME} if _has_own_acme(self.site, self.settings) else {}
+        return {"certResolver": ACME} if _has_own_acme(self.owner, self.settings) else {}
 
-    def root(self, part: str, rule: str, middlewares: list[str], service: str = "") -> None:
+    def root(
+        self, part: str, rule: str, middlewares: list[str], service: str = "", priority: int = APP_PRIORITY
+    ) -> None:
         """What a request meets first. Without a service, one of the routers that have it as a parent goes on."""
-        row = {"entryPoints": ["websecure"], "rule": rule, "priority": APP_PRIORITY, "middlewares": middlewares}
+        row = {"entryPoints": ["websecure"], "rule": rule, "priority": priority, "middlewares": middlewares}
         self.routers[f"{self.name}{part}"] = row | ({"service": service} if service else {}) | {"tls": self.tls}
 
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
@@ -332,7 +346,7 @@ class _Site:
         response = _merged_headers(self.site, self.settings.get("headers") or {})
         # A browser that once saw HSTS refuses the click past a self-signed certificate's warning. The empty value takes
         # out what the application says: whether a browser must use TLS is decided where TLS ends.
-        hsts = bool(self.site.get("hsts", True)) and not self.site.get("self_signed")
+        hsts = bool(self.owner.get("hsts", True)) and not self.owner.get("self_signed")
         response["Strict-Transport-Security"] = hsts_value(self.settings["hsts"]) if hsts else ""
         response["Server"] = ""
         headers: Row = {"customRequestHeaders": {"Forwarded": "", "Proxy": ""}, "customResponseHeaders": response}
@@ -365,12 +379,7 @@ class _Site:
                 f"site '{self.name}': the upstream of {where} is '{said['upstream']}'; "
                 "give an address such as https://api.example.com"
             )
-        chain = []
-        if given := said.get("request_headers"):
-            if wrong := [name for name in given if is_of_the_proxy(str(name))]:
-                raise AnsibleFilterError(f"site '{self.name}': {where}: the proxy itself sets the request's {wrong[0]}")
-            named = {"customRequestHeaders": {str(name): str(value) for name, value in given.items()}}
-            chain.append(self.middleware(f"{part}-headers", {"headers": named}))
+        chain = self.told(f"{part}-headers", said, f": {where}")
         below = re.escape(prefix)
         if said.get("strip"):
             chain.append(self.middleware(f"{part}-strip", {"stripPrefix": {"prefixes": [prefix]}}))
@@ -388,6 +397,24 @@ class _Site:
         # What is buffered cannot become a WebSocket.
         self.router(f"{part}-websocket", f"{rule} && {UPGRADE}", name, chain, priority + 1)
 
+    def told(self, part: str, said: Mapping[str, Any], where: str = "") -> list[str]:
+        """What the application is told beside what all are told."""
+        given = said.get("request_headers")
+        if not given:
+            return []
+        if wrong := [name for name in given if is_of_the_proxy(str(name))]:
+            raise AnsibleFilterError(f"site '{self.service}'{where}: the proxy itself sets the request's {wrong[0]}")
+        named = {"customRequestHeaders": {str(name): str(value) for name, value in given.items()}}
+        return [self.middleware(part, {"headers": named})]
+
+    def add(self, other: _Site) -> None:
+        """Take in what belongs to this site, too."""
+        other.answers()
+        self.routers |= other.routers
+        self.middlewares |= other.middlewares
+        self.services |= other.services
+        self.transports |= other.transports
+
     def location(self, number: int, location: Mapping[str, Any], body: str) -> None:
         prefix = plain_path(location["path"], f"site '{self.name}': the location")
         priority = _priority(prefix, location.get("priority"))
@@ -398,24 +425,26 @@ class _Site:
         return self.middleware("body", {"buffering": {"maxRequestBodyBytes": size, "disableResponseBuffer": True}})
 
     def proxy(self, proxy: Mapping[str, Any], body: str) -> None:
-        self.transports[self.name] = _transport(proxy.get("timeout"))
+        self.transports[self.service] = _transport(proxy.get("timeout"))
         # Only what did not reach the application is asked again, so that this is safe for any method.
         retry = self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})
-        chain = ["shipshape-down", retry, body]
+        told = self.told("told", self.site)
+        chain = ["shipshape-down", retry, *told, body]
         if maintenance_text(self.site):
             if self.health:
-                self.router("health", f"Path({_quoted(self.health)})", self.name, chain, _priority(self.health, 1000))
+                rule = f"Path({_quoted(self.health)})"
+                self.router("health", rule, self.service, chain, _priority(self.health, 1000))
             return
         paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
         # What is buffered cannot become a WebSocket.
         for number, path in enumerate(paths):
-            rule = f"{UPGRADE} && {_below(path)}" if path else UPGRADE
-            self.router(f"websocket-{number}", rule, self.name, [retry], _priority(path))
-        self.router("app", EVERYWHERE, self.name, chain, APP_PRIORITY)
+            rule = f"{UPGRADE} && {_below(self.path(path))}" if path else UPGRADE
+            self.router(f"websocket-{number}", rule, self.service, [retry, *told], _priority(path))
+        self.router("app", EVERYWHERE, self.service, chain, APP_PRIORITY)
 
     def closed(self) -> None:
         """What a site answers while it is closed."""
-        replaced = {"replacePath": {"path": f"{PAGES_PATH}/{self.name}"}}
+        replaced = {"replacePath": {"path": f"{PAGES_PATH}/{self.service}"}}
         self.router("maintenance", EVERYWHERE, PAGES, [self.middleware("maintenance", replaced)], APP_PRIORITY)
 
     def layers(self) -> None:
@@ -426,7 +455,8 @@ class _Site:
         """
         open_now = not maintenance_text(self.site)
         given = [limit for limit in limits(self.site) if limit.path] if open_now else []
-        asked = auth_paths(self.site) if open_now else []
+        given = [replace(limit, path=self.path(limit.path)) for limit in given]
+        asked = [self.path(path) if path else "" for path in auth_paths(self.site)] if open_now else []
         allow = ""
         if addresses := [str(address) for address in self.site.get("allow") or []]:
             listed: Row = {"sourceRange": addresses}
@@ -437,7 +467,7 @@ class _Site:
             limit: self.middleware(f"limit-{number}", _rate_limit(limit, self.settings))
             for number, limit in enumerate(given)
         }
-        auth = f"{self.name}-users" if asked else ""
+        auth = f"{self.service}-users" if asked else ""
         if not (allow or numbered or auth):
             return
         paths = dict.fromkeys(["", *(limit.path for limit in given), *(path for path in asked if path)])
@@ -465,7 +495,15 @@ class _Site:
         if self.health and (allow or asked):
             layer("layer-health", f"Path({_quoted(self.health)})", 10000, self.health, False)
 
-    def dynamic(self) -> Row:
+    def way_in(self, chain: list[str]) -> None:
+        """The router through which all others are come to."""
+        self.root("", f"{_hosts(self.domains)} && {NO_DOTFILES}", chain)
+
+    def files(self, body: str) -> None:
+        self.router("files", EVERYWHERE, FILES, [body], APP_PRIORITY)
+
+    def answers(self) -> None:
+        """All that answers, and the ways there."""
         headers = self.headers()
         self.redirects(headers)
         chain = [headers]
@@ -474,7 +512,11 @@ class _Site:
         for limit in whole:
             part = "limit" if len(whole) == 1 else f"limit-{PERIODS[limit.seconds]}"
             chain.append(self.middleware(part, _rate_limit(limit, self.settings)))
-        self.root("", f"{_hosts(self.domains)} && {NO_DOTFILES}", [*chain, "shipshape-compress"])
+        self.way_in([*chain, "shipshape-compress"])
+        if not self.kind:
+            replaced = self.middleware("nothing", {"replacePath": {"path": f"{PAGES_PATH}/nothing"}})
+            self.router("nothing", EVERYWHERE, PAGES, [replaced], APP_PRIORITY)
+            return
         self.layers()
         body = self.body(self.site[self.kind])
         for number, location in enumerate(self.site.get("locations") or [] if not closed else []):
@@ -484,9 +526,16 @@ class _Site:
         if closed:
             self.closed()
         elif self.kind == "route":
-            self.other("route", EVERYWHERE, self.site["route"], "", APP_PRIORITY, body)
+            said = {"request_headers": self.site.get("request_headers"), **self.site["route"]}
+            self.other("route", EVERYWHERE, said, self.prefix, APP_PRIORITY, body)
         elif self.kind == "static":
-            self.router("files", EVERYWHERE, FILES, [body], APP_PRIORITY)
+            self.files(body)
+
+    def dynamic(self) -> Row:
+        if self.domains:
+            self.answers()
+        for number, mount in enumerate(mounts(self.site)):
+            self.add(_Mounted(self.site, self.settings, mount, number, self.owners[mount.domain.lower()]))
         parts = {
             "routers": self.routers,
             "middlewares": self.middlewares,
@@ -497,6 +546,74 @@ class _Site:
         return {"http": {name: part for name, part in parts.items() if part}}
 
 
+class _Mounted(_Site):
+    """A site at a path of a domain. Its routers are beside those of the domain's own site, and ask none of those."""
+
+    def __init__(self, site: Site, settings: Settings, mount: Mount, number: int, owner: Site) -> None:
+        super().__init__(site, settings)
+        self.mount, self.owner = mount, owner
+        # No name of an app has a dot.
+        self.name = f"{self.service}.{number}"
+        self.parents = [self.name]
+
+    def path(self, path: str) -> str:
+        return path if self.mount.strip else self.mount.within(path)
+
+    @property
+    def prefix(self) -> str:
+        return "" if self.mount.strip else self.mount.path
+
+    def redirects(self, headers: str) -> None:
+        """Other names lead to a domain."""
+
+    def rule(self, path_rule: str) -> str:
+        """What comes to this path, unless the domain's own site has led it elsewhere before."""
+        rule = f"{_hosts([self.mount.domain])} && {path_rule} && {NO_DOTFILES}"
+        for location in self.owner.get("locations") or [] if not maintenance_text(self.owner) else []:
+            path = plain_path(location["path"], f"site '{self.owner['name']}': the location")
+            goes_before = _priority(path, location.get("priority")) > self.priority
+            if goes_before and (covers(path, self.mount.path) or covers(self.mount.path, path)):
+                rule += f" && !{_below(path)}"
+        return rule
+
+    @property
+    def priority(self) -> int:
+        return _priority(self.mount.path, self.mount.priority)
+
+    def way_in(self, chain: list[str]) -> None:
+        # All that follows sees the rest of the path alone.
+        if self.mount.strip:
+            strip = self.middleware("strip", {"stripPrefix": {"prefixes": [self.mount.path]}})
+            # Of the prefix alone nothing is left, which no rule would match.
+            slash = self.middleware("strip-all", {"replacePathRegex": {"regex": "^$", "replacement": "/"}})
+            chain = [*chain, strip, slash]
+        self.root("", self.rule(_below(self.mount.path)), chain, priority=self.priority)
+
+    def files(self, body: str) -> None:
+        # The file server knows it by a name of ours.
+        host = self.middleware("host", {"headers": {"customRequestHeaders": {"Host": f"{self.name}.{FILES}"}}})
+        self.router("files", EVERYWHERE, FILES, [host, body], APP_PRIORITY)
+        # Without the slash at the end, a page's own links would lead beside it.
+        target = {"regex": rf"^(https?://[^/]+{re.escape(self.mount.path)})(\?.*)?$", "replacement": "${1}/${2}"}
+        slash = self.middleware("slash", {"redirectRegex": {**target, "permanent": True}})
+        rule = self.rule(f"Path({_quoted(self.mount.path)})")
+        self.root("-slash", rule, [f"{self.name}-headers", slash], "noop@internal", self.priority + 1)
+
+
+def traefik_file_servers(sites: Iterable[Site]) -> list[Row]:
+    """What the file server serves under which names: sites of files, and each path at which such a site is."""
+    rows: list[Row] = []
+    for site in sites:
+        if not site.get("static"):
+            continue
+        if names := whole_domains(site):
+            rows.append({"names": names, "static": site["static"], "base": ""})
+        for number, mount in enumerate(mounts(site)):
+            names = [f"{site['name']}.{number}.{FILES}"]
+            rows.append({"names": names, "static": site["static"], "base": "" if mount.strip else mount.path})
+    return rows
+
+
 def traefik_users(site: Site) -> Row:
     """Who knows the password of a site; a file of its own, which is never shown."""
     # What the application gets is the proxy's own business.
@@ -504,9 +621,9 @@ def traefik_users(site: Site) -> Row:
     return {"http": {"middlewares": {f"{_identifier(site['name'])}-users": {"basicAuth": auth}}}}
 
 
-def traefik_site(site: Site, settings: Settings) -> Row:
-    """The dynamic configuration of one site, apart from the addresses of its app."""
-    return _Site(site, settings).dynamic()
+def traefik_site(site: Site, settings: Settings, sites: Iterable[Site] = ()) -> Row:
+    """The dynamic configuration of one site among all, apart from the addresses of its app."""
+    return _Site(site, settings, owners([*sites] or [site])).dynamic()
 
 
 def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]:
@@ -514,9 +631,9 @@ def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]
     rows = []
     for site in sites:
         name = _identifier(site["name"])
-        if _has_own_acme(site, settings):
+        names = [str(domain) for domain in (*whole_domains(site), *(site.get("redirect_domains") or []))]
+        if not names or _has_own_acme(site, settings):
             continue
-        names = [str(domain) for domain in (*site["domains"], *(site.get("redirect_domains") or []))]
         rows.append(
             {
                 "name": name,
@@ -558,7 +675,7 @@ def traefik_files(sites: Iterable[Site], settings: Settings) -> list[Row]:
     sites = list(sites)
     texts = {"base.yml": to_text(traefik_base(sites, settings))}
     for site in sites:
-        texts[f"site-{site['name']}.yml"] = to_text(traefik_site(site, settings))
+        texts[f"site-{site['name']}.yml"] = to_text(traefik_site(site, settings, sites))
         if site.get("proxy"):
             texts.update((name, to_text(service)) for name, service in _services(site).items())
     secrets = {f"users-{site['name']}.yml": to_text(traefik_users(site)) for site in sites if auth_paths(site)}
@@ -589,6 +706,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "traefik_file_servers": traefik_file_servers,
             "traefik_files": traefik_files,
             "traefik_self_signed": traefik_self_signed,
             "traefik_service": traefik_service,

@@ -72,6 +72,7 @@ def app_options() -> dict[str, Any]:
         port=dict(type="int", default=0),
         second_port=dict(type="int", default=0),
         domain=dict(type="str", default=""),
+        domain_health=dict(type="str", default=""),
         watch_seconds=dict(type="int", default=-1),
         keep_releases=dict(type="int", default=5),
         settings_fingerprint=dict(type="str", default="", no_log=False),

@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from typing import Any, Callable, Pattern, Sequence
+from typing import Any, Callable, Iterator, Pattern, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, run
 
@@ -51,6 +51,13 @@ def lead(app: str, colour: str) -> bool:
     return True
 
 
+def _texts(directory: str) -> Iterator[str]:
+    """The files of a directory."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        with open(os.path.join(directory, name), encoding="utf-8") as stream:
+            yield stream.read()
+
+
 class Nginx:
     """nginx looks for the record at each request, and logs where it passed each one on to."""
 
@@ -61,11 +68,8 @@ class Nginx:
 
     def unready(self, app: str) -> str:
         """Why this proxy would not follow the record: a site of before there were two releases side by side."""
-        try:
-            with open(os.path.join(self.sites, app + ".conf"), encoding="utf-8") as stream:
-                follows = os.path.join(LIVE, app + ".green") in stream.read()
-        except OSError:
-            follows = False
+        # An app at a path is in the file of the site that has the domain.
+        follows = any(f"(-f {LIVE}/{app}.green)" in text for text in _texts(self.sites))
         return "" if follows else "nginx does not know of two releases of this app; run site.yml --tags nginx first"
 
     def switch(self, app: str, colour: str) -> bool:
@@ -128,50 +132,62 @@ class Traefik:
         except OSError:
             pages = None
         if pages:
-            marks.append(f'\\u003e {app}-app@file","ServiceAddr":"{pages.group(1)}"')
+            marks += [f'\\u003e {router}@file","ServiceAddr":"{pages.group(1)}"' for router in self._routers(app)]
         return tuple(marks)
+
+    def _routers(self, app: str) -> list[str]:
+        """Those that lead to the app: one for its domains, and one for each path at which it is."""
+        try:
+            with open(os.path.join(self.declared, f"site-{app}.yml"), encoding="utf-8") as stream:
+                found = re.findall(rf"^ +({re.escape(app)}(?:\.\d+)?-app):", stream.read(), re.MULTILINE)
+        except OSError:
+            found = []
+        return found or [f"{app}-app"]
 
 
 PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx, "traefik": Traefik}
 
 
 class Tail:
-    """What is added to a log from now on, also over a rotation."""
+    """What is added to a log from now on, also over a rotation.
+
+    A proxy writes to the old file until it is told of the new one, and its workers until each has heard of it: whoever
+    left the old one at once would miss that. So every file that has had the log's name is read until the end.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.stream = self._open()
-        if self.stream:
-            self.stream.seek(0, os.SEEK_END)
-        self.rest = b""
+        #: Each with the beginning of a line whose end is not there yet; the newest last.
+        self.files: list[list[Any]] = []
+        self._look()
+        for stream, _rest in self.files:
+            stream.seek(0, os.SEEK_END)
 
-    def _open(self) -> Any:
-        try:
-            return open(self.path, "rb")
-        except OSError:
-            return None
-
-    def _moved(self) -> bool:
+    def _look(self) -> None:
+        """Take in the file that has the name now, unless it is one of ours."""
+        known = [os.fstat(stream.fileno()) for stream, _rest in self.files]
         try:
             found = os.stat(self.path)
+            if not any((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) for ours in known):
+                self.files.append([self._open(), b""])
         except OSError:
-            return False
-        ours = os.fstat(self.stream.fileno())
-        return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino) or found.st_size < self.stream.tell()
+            return  # it is just being moved, or there is none yet
+
+    def _open(self) -> Any:
+        return open(self.path, "rb")
 
     def lines(self) -> list[str]:
-        if self.stream is None:
-            self.stream = self._open()
-        if self.stream is None:
-            return []
-        data = self.rest + self.stream.read()
-        if self._moved():
-            # What was written to the old file between the last look and now has just been read.
-            self.stream.close()
-            self.stream = self._open()
-            data += self.stream.read() if self.stream else b""
-        *whole, self.rest = data.split(b"\n")
-        return [line.decode("utf-8", "replace") for line in whole]
+        self._look()
+        found: list[bytes] = []
+        for file in self.files:
+            stream, rest = file
+            if os.fstat(stream.fileno()).st_size < stream.tell():
+                # Emptied in its place.
+                stream.seek(0)
+                rest = b""
+            *whole, file[1] = (rest + stream.read()).split(b"\n")
+            found += whole
+        return [line.decode("utf-8", "replace") for line in found]
 
 
 class Tally:

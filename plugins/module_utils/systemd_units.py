@@ -80,6 +80,20 @@ def act(module: AnsibleModule, verb: str, name: str) -> None:
     )
 
 
+def once(actions: List[List[str]]) -> List[List[str]]:
+    """Of start, reload and restart of one unit the last alone, at the place of the first: it has what the others bring.
+
+    A unit that has not run yet and is wanted with new files would otherwise be started, and at once again.
+    """
+    begin = ("start", "reload", "restart")
+    wanted: Dict[str, str] = {}
+    for verb, name in actions:
+        if verb in begin:
+            wanted[name] = max(verb, wanted.get(name, ""), key=lambda one: begin.index(one) if one else -1)
+    found = [[wanted[name] if verb in begin else verb, name] for verb, name in actions]
+    return [action for number, action in enumerate(found) if action not in found[:number]]
+
+
 def converge(module: AnsibleModule, units: List[Dict[str, Any]], daemon_reload: bool = False) -> List[str]:
     """What was (or in check mode would be) done, as 'verb unit'."""
     if not units:
@@ -90,6 +104,7 @@ def converge(module: AnsibleModule, units: List[Dict[str, Any]], daemon_reload: 
         if now.get("LoadState") == "not-found" and unit["optional"]:
             continue
         actions += [[verb, unit["name"]] for verb in plan(unit, now) if [verb, unit["name"]] not in actions]
+    actions = once(actions)
     # What is masked can be neither started nor reloaded.
     actions.sort(key=lambda action: action[0] != "unmask")
     if not module.check_mode:

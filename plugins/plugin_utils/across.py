@@ -18,7 +18,7 @@ from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant
-from .site import PERIODS
+from .site import PERIODS, Mount, covers, split_domain
 from .topology import GROUPS, LOOPBACK
 
 Variables = Mapping[str, Any]
@@ -26,6 +26,18 @@ Groups = Mapping[str, Sequence[str]]
 
 # Servers that take their address from the command line only, unless a configuration file says otherwise.
 SERVERS = {"uvicorn", "gunicorn", "hypercorn", "daphne", "waitress-serve"}
+#: What only an app on a domain can have.
+SITE_KEYS = (
+    "rate_limit",
+    "rate_limits",
+    "headers",
+    "request_headers",
+    "basic_auth",
+    "allow",
+    "maintenance",
+    "cors",
+    "locations",
+)
 CONFIGURED = {"-c", "--config", "--reload-config"}
 
 
@@ -70,7 +82,7 @@ def check_globals(variables: Variables) -> Iterator[Problem]:
     certified = [
         f"apps.{name}.domains"
         for name, app in apps.items()
-        if any(is_hostname(domain) for _, domain in _entries(app.get("domains")))
+        if any(is_hostname(split_domain(domain)[0]) for _, domain in _entries(app.get("domains")))
     ]
     if certified and "acme_email" not in variables:
         wanted = f"your email address: certificates are needed for {', '.join(certified)}"
@@ -106,6 +118,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     """Each app in itself, all of them against each other, and against the groups."""
     apps = apps_of(variables)
     yield from _domains(apps)
+    yield from _neighbours(apps)
     yield from _ports(apps, variables)
     yield from _rules(apps, variables)
     yield from _databases(apps)
@@ -128,11 +141,71 @@ def _domains(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     for name, app in apps.items():
         for key in ("domains", "redirect_domains"):
             for index, domain in _entries(app.get(key)):
-                canonical = domain.lower().rstrip(".")
+                host, path = split_domain(domain)
+                canonical = _canonical(host) + path
                 if canonical in seen:
                     found = f"{domain}, which {seen[canonical]} has, too"
-                    yield Problem(("apps", name, key, index), found, "each domain once, at the app that answers on it")
+                    one = "path of a domain" if path else "domain"
+                    yield Problem(("apps", name, key, index), found, f"each {one} once, at the app that answers on it")
                 seen.setdefault(canonical, f"apps.{name}.{key}[{index}]")
+
+
+def _canonical(host: str) -> str:
+    return host.lower().rstrip(".")
+
+
+def _mounts(app: Mapping[str, Any]) -> list[tuple[int, Mount]]:
+    """Where an app is, with the index in `domains`: at paths, or, with an empty one, on a domain of its own."""
+    entries = [(index, *split_domain(entry)) for index, entry in _entries(app.get("domains"))]
+    return [
+        (index, Mount(_canonical(host), path.rstrip("/"), bool(path) and app.get("strip") is True, 0))
+        for index, host, path in entries
+    ]
+
+
+def _own_paths(app: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """The paths of itself that an app names, and where."""
+    health = app.get("health")
+    path = health.get("path") if isinstance(health, Mapping) else health
+    if isinstance(path, str):
+        yield ("health",), path
+    for key in _mapping(app.get("rate_limits")):
+        if isinstance(key, str):
+            yield ("rate_limits", key), key
+    for steps, several in (
+        (("websocket",), app.get("websocket")),
+        (("basic_auth", "paths"), _mapping(app.get("basic_auth")).get("paths")),
+    ):
+        for index, path in _entries(several):
+            yield steps if isinstance(several, str) else (*steps, index), path
+
+
+def _neighbours(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Apps on one domain: what one of them says of a path that another answers would never hold."""
+    leads_away = {
+        _canonical(domain): name for name, app in apps.items() for _, domain in _entries(app.get("redirect_domains"))
+    }
+    places = [(name, index, mount) for name, app in apps.items() for index, mount in _mounts(app)]
+    for guest, index, mount in places:
+        if not mount.path:
+            continue
+        where: Path = ("apps", guest, "domains", index)
+        if mount.domain in leads_away:
+            found = f"a path on {mount.domain}, which apps.{leads_away[mount.domain]}.redirect_domains leads away"
+            yield Problem(where, found, "a path on a domain that an app answers on, or on one that is nobody's")
+        for owner, _index, above in places:
+            nearer = above.path != mount.path and covers(above.path, mount.path)
+            if owner == guest or above.domain != mount.domain or not nearer:
+                continue
+            locations = [key.rstrip("/") for key in _mapping(apps[owner].get("locations")) if isinstance(key, str)]
+            if mount.path in locations:
+                found = f"{mount.domain}{mount.path}, which apps.{owner}.locations has, too"
+                yield Problem(where, found, "each path of a domain once, at the app that answers on it")
+            for steps, path in _own_paths(apps[owner]):
+                whole = above.within(path)
+                if covers(mount.path, whole) and not any(covers(location, whole) for location in locations):
+                    found = f"{path}, which apps.{guest} answers: it is at {mount.domain}{mount.path}"
+                    yield Problem(("apps", owner, *steps), found, f"a path of this app, or the same at apps.{guest}")
 
 
 def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
@@ -216,6 +289,20 @@ def _site(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     elif addresses and app.get("redirect_domains"):
         wanted = "no such key: with an address there is no certificate for other names"
         yield Problem((*path, "redirect_domains"), f"domains that lead to the address {addresses[0]}", wanted)
+    at = [domain for domain in domains if split_domain(domain)[1]]
+    if not at:
+        for key in ("strip", "priority"):
+            if key in app:
+                wanted = "a path in `domains`, such as [example.com/api], or no such key"
+                yield Problem((*path, key), "a key for an app at a path, but `domains` has none", wanted)
+    elif "locations" in app:
+        wanted = "each of them an app of its own: `type: route` with `domains: [example.com/path]`"
+        yield Problem((*path, "locations"), f"paths of an app that is itself at a path ({at[0]})", wanted)
+    if at and len(at) == len(domains) and app.get("redirect_domains"):
+        wanted = "a domain of its own in `domains`, to lead to, or no such key"
+        yield Problem((*path, "redirect_domains"), f"domains that lead to a path ({at[0]})", wanted)
+    if app.get("type") == "static" and "request_headers" in app:
+        yield Problem((*path, "request_headers"), "headers for an app, but files alone answer", "no such key")
     yield from _paths(app, path)
 
 
@@ -248,7 +335,7 @@ def _limits(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             )
     # Where domains are needed anyway, their absence is said there.
     if not app.get("domains") and app.get("type") not in ("static", "route"):
-        for key in ("rate_limit", "rate_limits", "headers", "basic_auth", "allow", "maintenance", "cors", "locations"):
+        for key in SITE_KEYS:
             if key in app:
                 yield Problem(
                     (*path, key), "a setting of a site, but no `domains`", "`domains` beside it, or no such key"

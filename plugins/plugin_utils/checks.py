@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .names import is_address, is_hostname
 from .problems import Fault, count, describe, meant, quoted
 from .schema import Check
-from .site import LONGEST_PASSWORD
+from .site import LONGEST_PASSWORD, split_domain
 
 EMAIL = re.compile(r"[^@\s]+@([^@\s]+)")
 # RFC 2606 and 6761. `.test` is missing on purpose: a laboratory may use it, no template does.
@@ -98,6 +98,21 @@ def domain(value: str) -> Fault | None:
         return Fault(f"{quoted(value)}, which is no hostname", wanted)
     if example_domain(value):
         return Fault(f"{value}, a domain reserved for examples", "a domain of yours that points to the proxy's address")
+    return None
+
+
+def site_domain(value: str) -> Fault | None:
+    """A name for a site, alone or with the path at which the site is."""
+    name, path = split_domain(value)
+    if not path or "://" in value:
+        return domain(value)
+    if fault := domain(name):
+        return fault
+    if is_address(name):
+        return Fault(f"{quoted(value)}, a path on an address", "a domain: an address is one site's alone")
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", path):
+        wanted = "the domain with a path below /, such as example.com/api, with no slash at its end and no hidden part"
+        return Fault(quoted(value), wanted)
     return None
 
 

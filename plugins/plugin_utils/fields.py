@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..module_utils.app_types import HOOKS
 from .checks import (
@@ -11,7 +12,6 @@ from .checks import (
     absolute_path,
     basic_password,
     command,
-    domain,
     email,
     environment_value,
     git_url,
@@ -25,6 +25,7 @@ from .checks import (
     schedule,
     secret_https_url,
     shell,
+    site_domain,
     strong,
     url_path,
 )
@@ -113,7 +114,7 @@ def environment(name: str) -> Kind:
 GIT = "the repository's address, such as https://host/path.git"
 ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
 ENVIRONMENT = "the environment's name in lower-case letters, digits and hyphens, such as production"
-DOMAINS = "a list of domains, such as [api.example.com]"
+DOMAINS = "a list of domains, or of paths on domains, such as [api.example.com, example.com/api]"
 PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
@@ -251,8 +252,15 @@ CORS = Table(
     "whose scripts may ask, such as {origins: [https://app.example.com]}",
 )
 
+DOMAIN_LIST = Items(Text("a domain, or a path of one", (site_domain,)), DOMAINS)
+SOME_DOMAINS = Key(replace(DOMAIN_LIST, least=1), required=True)
 ROUTING = {
-    "domains": Key(Items(Text("a domain", (domain,)), DOMAINS)),
+    "domains": Key(DOMAIN_LIST),
+    "strip": Key(Flag("true (the app does not see the path of `domains` at which it is) or false")),
+    "priority": Key(
+        Number("which path of a domain goes first, 1 to 1000; without it 10, and the longer path first", 1, 1000)
+    ),
+    "request_headers": Key(REQUEST_HEADERS),
     "redirect_domains": Key(
         Items(Text("a domain", (hostname,)), "a list of domains that lead to the first of `domains`")
     ),
@@ -443,7 +451,7 @@ APP = Choice(
                 **COMMON,
                 **STATIC_KEYS,
                 **BUILT_KEYS,
-                "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True),
+                "domains": SOME_DOMAINS,
             },
             "a site: type, source, domains, …",
             {
@@ -475,7 +483,7 @@ APP = Choice(
                 "type": COMMON["type"],
                 **ROUTING,
                 **ROUTE_KEYS,
-                "domains": Key(Items(Text("a domain", (domain,)), DOMAINS, least=1), True),
+                "domains": SOME_DOMAINS,
             },
             "a route to another host: type, url, domains, …",
             {

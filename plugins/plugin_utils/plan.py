@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ..module_utils.app_types import PROCESS_TYPES
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
-from .site import PERIODS
+from .site import PERIODS, mounts, split_domain, whole_domains
 from .topology import LOOPBACK, Topology
 
 Apps = Mapping[str, Mapping[str, Any]]
@@ -77,19 +77,15 @@ def database_host(topology: Topology) -> str:
 
 def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> Row:
     domains = _texts(app.get("domains"))
-    self_signed = is_address(domains[0])
-    site: Row = {
-        "name": name,
-        "domains": domains,
-        "redirect_domains": _texts(app.get("redirect_domains")),
-        "certificate": f"{TLS_DIRECTORY}/{name}/fullchain.pem",
-        "certificate_key": f"{TLS_DIRECTORY}/{name}/privkey.pem",
-        "self_signed": self_signed,
-        # Browsers ignore it over a certificate they do not trust, and for an address.
-        "hsts": not self_signed,
-        "locations": [_location(path, said) for path, said in (app.get("locations") or {}).items()],
-    }
+    site: Row = {"name": name, "domains": domains, "redirect_domains": _texts(app.get("redirect_domains"))}
+    # What has but a path on a domain is shown by the certificate of that.
+    if whole_domains(site):
+        site |= _certificate(name, is_address(domains[0]))
+    site["locations"] = [_location(path, said) for path, said in (app.get("locations") or {}).items()]
     site.update(_edge(app))
+    site.update((key, app[key]) for key in ("strip", "priority") if key in app)
+    if given := app.get("request_headers"):
+        site["request_headers"] = {key: str(value) for key, value in given.items()}
     if cors := app.get("cors"):
         site["cors"] = {key: _texts(cors.get(key)) for key in ("origins", "methods", "headers")}
     if app["type"] == "route":
@@ -116,6 +112,16 @@ def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> R
         "max_body_size": str(app.get("max_body_size") or "10m"),
     }
     return site
+
+
+def _certificate(name: str, self_signed: bool) -> Row:
+    return {
+        "certificate": f"{TLS_DIRECTORY}/{name}/fullchain.pem",
+        "certificate_key": f"{TLS_DIRECTORY}/{name}/privkey.pem",
+        "self_signed": self_signed,
+        # Browsers ignore it over a certificate they do not trust, and for an address.
+        "hsts": not self_signed,
+    }
 
 
 def _edge(app: Mapping[str, Any]) -> Row:
@@ -165,14 +171,26 @@ def _upstream(topology: Topology, proxy: str, server: str) -> str:
 def _sites(apps: Apps, topology: Topology, host: str) -> list[Row]:
     if host not in topology.proxy:
         return []
-    return [_site(name, app, topology, host) for name, app in apps.items() if app.get("domains")]
+    sites = [_site(name, app, topology, host) for name, app in apps.items() if app.get("domains")]
+    return sites + _nobodys(sites)
+
+
+def _nobodys(sites: Sequence[Row]) -> list[Row]:
+    """The domains on which there are only paths. Each has a site of its own name for its certificate."""
+    owned = {name.lower() for site in sites for name in whole_domains(site)}
+    names = dict.fromkeys(mount.domain.lower() for site in sites for mount in mounts(site))
+    return [
+        {"name": name, "domains": [name], "redirect_domains": [], **_certificate(name, False), "empty": True}
+        for name in names
+        if name not in owned
+    ]
 
 
 def _certificates(sites: Sequence[Row]) -> list[Row]:
     return [
-        {"name": site["name"], "domains": site["domains"] + site["redirect_domains"]}
+        {"name": site["name"], "domains": whole_domains(site) + site["redirect_domains"]}
         for site in sites
-        if not site["self_signed"]
+        if site.get("certificate") and not site["self_signed"]
     ]
 
 
@@ -362,7 +380,11 @@ def _switched(name: str, app: Mapping[str, Any]) -> Row:
     """What a deploy needs to start a release beside the one that serves, and to lead the proxies to it."""
     if not app.get("domains"):
         return {}
-    row = {"second_port": second_port(_port(name, app)), "domain": _texts(app["domains"])[0]}
+    row: Row = {"second_port": second_port(_port(name, app)), "domain": split_domain(_texts(app["domains"])[0])[0]}
+    # The app is asked by itself for its own path, and through the proxy for the one that a visitor would write.
+    first = mounts({"name": name, **app, "domains": _texts(app["domains"])[:1]})
+    if first:
+        row["domain_health"] = first[0].within(_health(app.get("health"))["health"])
     return row | ({"watch_seconds": int(app["watch"])} if app.get("watch") is not None else {})
 
 

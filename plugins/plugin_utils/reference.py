@@ -47,6 +47,8 @@ DEFAULTS = {
     "apps.NAME.port": "from the app's name",
     "apps.NAME.timeout": "`60`",
     "apps.NAME.watch": "`10`",
+    "apps.NAME.strip": "`false`",
+    "apps.NAME.priority": "`10`",
     "apps.NAME.locations.PATH.strip": "`false`",
     "apps.NAME.locations.PATH.priority": "`10`",
     "apps.NAME.cors.methods": "all usual ones",

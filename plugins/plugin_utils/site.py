@@ -8,7 +8,7 @@ import html
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,85 @@ def plain_path(path: Any, where: str) -> str:
 def covers(above: str, path: str) -> bool:
     """Whether a path is another one, or below it; the empty one is above all."""
     return not above or path == above or path.startswith(above + "/")
+
+
+def split_domain(entry: Any) -> tuple[str, str]:
+    """The name and the path of an entry of `domains`; the empty path is the whole domain."""
+    name, slash, path = str(entry).partition("/")
+    return name, slash + path
+
+
+def whole_domains(site: Site) -> list[str]:
+    """The domains that a site has for itself, but for the paths that other sites have on them."""
+    return [name for name, path in map(split_domain, site.get("domains") or []) if not path]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A path on a domain at which a site is."""
+
+    domain: str
+    path: str
+    strip: bool
+    priority: int
+
+    def within(self, path: str) -> str:
+        """A path of the application as a visitor writes it. One that is not told of its prefix knows its own paths
+        alone; another may be declared with it or without."""
+        return path if not self.strip and path and covers(self.path, path) else self.path + path
+
+
+def mounts(site: Site) -> list[Mount]:
+    """The paths at which a site is, on domains that are another's or nobody's."""
+    strip, priority = bool(site.get("strip")), int(site.get("priority") or PRIORITY)
+    return [
+        Mount(name, plain_path(path, f"site '{site['name']}': the path of {name}"), strip, priority)
+        for name, path in map(split_domain, site.get("domains") or [])
+        if path
+    ]
+
+
+def mounted(sites: Iterable[Site]) -> dict[str, list[tuple[Mount, Site]]]:
+    """By domain in small letters, what is at its paths: the higher priority first, then the longer path."""
+    found: dict[str, list[tuple[Mount, Site]]] = {}
+    for site in sites:
+        for mount in mounts(site):
+            found.setdefault(mount.domain.lower(), []).append((mount, site))
+    return {
+        name: sorted(rows, key=lambda row: (-row[0].priority, -len(row[0].path), row[0].path))
+        for name, rows in found.items()
+    }
+
+
+def kind_of(site: Site) -> str:
+    """What a site is: static, proxy or route; nothing for one that only lends its domains' paths to others."""
+    kinds = [kind for kind in ("static", "proxy", "route") if site.get(kind)]
+    if len(kinds) > 1 or (not kinds and not site.get("empty")):
+        raise AnsibleFilterError(
+            f"site '{site['name']}' must have one of static, proxy and route; found {' and '.join(kinds) or 'neither'}"
+        )
+    if not site.get("domains"):
+        raise AnsibleFilterError(
+            f"site '{site['name']}' has no domains: name at least one, or the droplet's address with self_signed: true"
+        )
+    return kinds[0] if kinds else ""
+
+
+def owners(sites: Iterable[Site]) -> dict[str, Site]:
+    """By domain in small letters, the site that has it, with the certificate; each path needs one."""
+    sites = list(sites)
+    found = {name.lower(): site for site in sites for name in whole_domains(site)}
+    for site in sites:
+        if site.get("redirect_domains") and not whole_domains(site):
+            raise AnsibleFilterError(f"site '{site['name']}' has redirect_domains, but no domain for them to lead to")
+    for name, rows in mounted(sites).items():
+        if name not in found:
+            mount, site = rows[0]
+            raise AnsibleFilterError(
+                f"site '{site['name']}' is at {mount.domain}{mount.path}, but no site has {mount.domain} itself; list "
+                f"one, or, for a domain with nothing else on it, {{name: …, domains: [{mount.domain}], empty: true}}"
+            )
+    return found
 
 
 def limits(site: Site) -> list[Limit]:

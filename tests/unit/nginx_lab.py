@@ -127,7 +127,9 @@ def make_certificate(directory: Path, name: str) -> None:
 class Upstream:
     """An application that remembers what it was asked and answers with chosen headers, on request over TLS."""
 
-    def __init__(self, answer: dict[str, str] | None = None, tls: Path | None = None, status: int = 200) -> None:
+    def __init__(
+        self, answer: dict[str, str] | None = None, tls: Path | None = None, status: int = 200, delay: float = 0
+    ) -> None:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.names: list[str | None] = []
         #: The ports that it was asked from: one for each connection.
@@ -140,6 +142,7 @@ class Upstream:
             def do_GET(self) -> None:
                 upstream.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
                 upstream.connections.add(self.client_address[1])
+                time.sleep(delay)
                 self.send_response(status)
                 for key, value in (answer or {}).items():
                     self.send_header(key, value)

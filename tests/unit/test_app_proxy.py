@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import stat
 import threading
 import time
@@ -17,6 +18,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_system impor
 
 from tests.unit.nginx_lab import Nginx, Upstream, render_all
 
+NGINX_STATUS = app_proxy.Nginx.status
 MARK = '"upstream":"shipshape_shop_green"'
 
 
@@ -60,6 +62,57 @@ def test_a_log_is_read_from_now_on_and_over_a_rotation(tmp_path: Path) -> None:
     with log.open("w") as stream:  # truncated in place
         stream.write("5\n")
     assert tail.lines() == ["5"]
+
+
+def test_what_is_written_to_the_old_file_after_the_rotation_counts_too(tmp_path: Path) -> None:
+    """A proxy goes on with it until it is told, and may end a line there that it has begun."""
+    log = tmp_path / "access.log"
+    log.write_text("")
+    tail = app_proxy.Tail(str(log))
+    with log.open("a") as stream:
+        stream.write("1\n2")
+        stream.flush()
+        log.rename(tmp_path / "access.log.1")
+        log.write_text("a\n")
+        assert tail.lines() == ["1", "a"]
+        stream.write("2\n3\n")
+        stream.flush()
+        log.rename(tmp_path / "access.log.2")
+        assert tail.lines() == ["22", "3"]
+        log.write_text("b\n")
+        assert tail.lines() == ["b"]
+
+
+def test_a_rotation_during_the_watch_hides_no_error(
+    tmp_path: Path, live: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As logrotate does it with a real nginx: another file takes the name, and nginx hears of it a little later."""
+    with Upstream(status=500) as bad:
+        _flag, site = colours(tmp_path, bad.port, bad.port)
+        with Nginx(tmp_path, site).running() as nginx:
+            log = tmp_path / "log" / "access.log"
+            tail, tally = app_proxy.Tail(str(log)), app_proxy.Tally(('"upstream":"shipshape_shop_blue"',), NGINX_STATUS)
+
+            def ask(times: int) -> None:
+                for _ in range(times):
+                    nginx.get("shop.test", "/")
+
+            ask(2)
+            log.rename(log.with_suffix(".log.1"))
+            log.touch()
+            for line in tail.lines():
+                tally.take(line)
+            # To the old file, but for what its buffer holds back.
+            ask(3)
+            os.kill(int((tmp_path / "nginx.pid").read_text()), signal.SIGUSR1)
+            deadline = time.monotonic() + 10
+            while not log.stat().st_size:
+                assert time.monotonic() < deadline
+                ask(1)
+                time.sleep(0.3)
+            for line in tail.lines():
+                tally.take(line)
+    assert tally.answers == tally.errors == len(bad.requests) >= 6
 
 
 @pytest.mark.parametrize(
@@ -175,11 +228,49 @@ def test_nginx_goes_where_the_record_says_without_a_reload_and_on_the_same_conne
             assert [seen("/"), seen("/ws"), seen("/a%2Fb?x=1")] == ["green"] * 3
             flag.unlink()
             assert seen("/ws/room") == "blue"
-            log = (tmp_path / "log" / "access.log").read_text()
+        # Up to now it may have kept the last lines back.
+        log = (tmp_path / "log" / "access.log").read_text()
     assert '"upstream":"shipshape_shop_green"' in log and '"upstream":"shipshape_shop_blue"' in log
     # What a client asks for reaches the app as it was written, and where a WebSocket is declared, as one.
     assert green.requests[2][0] == "/a%2Fb?x=1" and green.requests[1][1].get("upgrade") == "websocket"
     assert "upgrade" not in green.requests[0][1]
+
+
+def test_an_app_at_a_path_switches_by_a_record_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, live: Path, tmp_path: Path
+) -> None:
+    """Two apps with two releases each on one domain, the owner's among them: each answers for its paths alone."""
+    monkeypatch.setattr(app_proxy, "LIVE", str(live))
+    with Upstream({"X-Colour": "blue"}) as blue, Upstream({"X-Colour": "green"}, status=500) as green:
+
+        def site(name: str, domain: str) -> dict[str, Any]:
+            second = {"upstreams": [f"127.0.0.1:{green.port}"], "flag": str(live / f"{name}.green")}
+            proxy = {"upstreams": [f"127.0.0.1:{blue.port}"], "green": second}
+            return {"name": name, "domains": [domain], "proxy": proxy}
+
+        sites = {"nginx_sites": [site("shop", "d.test"), site("ocr", "d.test/ocr")]}
+        with Nginx(tmp_path, sites).running() as nginx:
+            log, proxy = app_proxy.Tail(str(tmp_path / "log/access.log")), app_proxy.Nginx()
+            monkeypatch.setattr(proxy, "sites", str(tmp_path / "etc/shipshape/sites"))
+            assert [proxy.unready(name) for name in ("shop", "ocr", "oc")][:2] == ["", ""]
+            assert "run site.yml --tags nginx first" in proxy.unready("oc")
+
+            def seen() -> list[str | None]:
+                return [nginx.get("d.test", path).header("X-Colour") for path in ("/", "/ocr/x")]
+
+            assert seen() == ["blue", "blue"]
+            app_proxy.lead("ocr", "green")
+            assert seen() == ["blue", "green"]
+            app_proxy.lead("shop", "green")
+            app_proxy.lead("ocr", "blue")
+            assert seen() == ["green", "blue"]
+        # What one of them answers is counted for none but that one.
+        lines = log.lines()
+    for name, colour, errors in (("shop", "blue", 0), ("shop", "green", 1), ("ocr", "blue", 0), ("ocr", "green", 1)):
+        tally = app_proxy.Tally(proxy.upstreams(name, colour), proxy.status)
+        for one in lines:
+            tally.take(one)
+        assert (tally.answers, tally.errors) == (errors or 2, errors), (name, colour)
 
 
 def test_a_site_without_a_second_release_is_as_simple_as_before(tmp_path: Path) -> None:
@@ -217,6 +308,14 @@ def test_traefik_follows_the_record_by_what_its_own_program_publishes(
         tally.take(f'{{"DownstreamStatus":{status},{routers},"ServiceAddr":"{address}"}}')
     # A release that has crashed answers nothing, and yet it fails; of another app, or while closed, it is no failure.
     assert (tally.answers, tally.errors) == (2, 1)
+    # At a path, it has another router there, which its site's file names.
+    named = {name: {"rule": "x"} for name in ("shop", "shop-app", "shop.0-app", "shop.0-websocket-0")}
+    (tmp_path / "declared" / "site-shop.yml").write_text(yaml.safe_dump({"http": {"routers": named}}))
+    tally = app_proxy.Tally(proxy.upstreams("shop", "green"), proxy.status)
+    for router in ("shop-app", "shop.0-app", "shopx0-app", "shop.0-maintenance"):
+        names = f'"RouterName":"{router.partition("-")[0]}@file -\\u003e {router}@file"'
+        tally.take(f'{{"DownstreamStatus":502,{names},"ServiceAddr":"127.0.0.1:8081"}}')
+    assert (tally.answers, tally.errors) == (2, 2)
     assert proxy.switch("shop", "green") and app_proxy.colour_of("shop") == "green"
     # A run that was cut off between the two has set the record, and nothing more.
     assert not proxy.switch("shop", "green")

@@ -70,13 +70,22 @@ def test_an_app_that_no_proxy_leads_to_concerns_its_own_host_alone() -> None:
 def switches(**changes: Any) -> list[dict[str, Any]]:
     row = {**facts("deploy"), "colour": "green", "back": "blue", "leads": True, **changes}
     made: list[dict[str, Any]] = filters.app_switches(
-        [row], {"shop": {"domain": "d", "health": "/h", "watch_seconds": changes.get("own", -1)}}, 10
+        [row],
+        {"shop": {"domain": "d", "domain_health": "/a/h", "health": "/h", "watch_seconds": changes.get("own", -1)}},
+        10,
     )
     return made
 
 
 def test_a_release_is_watched_unless_there_is_nothing_to_go_back_to() -> None:
-    assert switches()[0] == {"name": "shop", "to": "green", "back": "blue", "domain": "d", "health": "/h", "watch": 10}
+    assert switches()[0] == {
+        "name": "shop",
+        "to": "green",
+        "back": "blue",
+        "domain": "d",
+        "health": "/a/h",
+        "watch": 10,
+    }
     assert switches(own=0)[0]["watch"] == 0 and switches(own=60)[0]["watch"] == 60
     assert switches(back="")[0]["watch"] == switches(given_up="r2")[0]["watch"] == 0
     assert switches(leads=False) == []

@@ -17,6 +17,7 @@ from ansible_collections.shipshape.droplet.plugins.filter.app_specs import (
     app_specs,
     app_units,
 )
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options
 
 SHOP: dict[str, Any] = {
     "name": "shop",
@@ -56,6 +57,10 @@ def test_another_command_or_folder_is_another_release_and_another_health_path_is
     assert spec(command="serve --fast")["settings_fingerprint"] != fingerprint
     assert spec(source={**SHOP["source"], "path": "."})["settings_fingerprint"] != fingerprint
     assert spec(health="/healthz")["settings_fingerprint"] == fingerprint
+
+
+def test_the_modules_of_an_app_take_all_that_a_spec_says() -> None:
+    assert set(app_specs([SHOP, SITE])["shop"]) <= set(app_options())
 
 
 def test_a_given_version_takes_the_place_of_the_apps_own() -> None:

@@ -108,6 +108,47 @@ def test_a_static_site_is_served_from_its_release() -> None:
     assert site({"w": {**WEB, "max_body_size": "50m"}}, ONE, "web1", "w")["static"]["max_body_size"] == "50m"
 
 
+def test_an_app_at_a_path_has_no_certificate_but_its_domain_has_one() -> None:
+    """Whether the domain is another app's or nobody's; and a deploy asks it where a visitor would."""
+    paths = ["malar.in/api", "Other.in/a/b", "other.in/c"]
+    apps = {"malar-web": WEB, "malar-api": {**API, "domains": paths, "strip": True, "priority": 20}}
+    planned = plan(apps, ONE, "web1")
+    at = site(apps, ONE, "web1", "malar-api")
+    assert "certificate" not in at and (at["domains"], at["strip"], at["priority"]) == (paths, True, 20)
+    assert [row["name"] for row in planned["nginx_sites"]] == ["malar-web", "malar-api", "other.in"]
+    assert planned["nginx_sites"][2] == {
+        "name": "other.in",
+        "domains": ["other.in"],
+        "redirect_domains": [],
+        "certificate": "/etc/shipshape/tls/other.in/fullchain.pem",
+        "certificate_key": "/etc/shipshape/tls/other.in/privkey.pem",
+        "self_signed": False,
+        "hsts": True,
+        "empty": True,
+    }
+    assert planned["certbot_certificates"] == [
+        {"name": "malar-web", "domains": ["malar.in", "www.malar.in"]},
+        {"name": "other.in", "domains": ["other.in"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("domains", "strip", "health", "asked"),
+    [
+        (["malar.in/api"], True, "/health", "/api/health"),
+        (["malar.in/api"], True, "/api/health", "/api/api/health"),
+        (["malar.in/api"], False, "/health", "/api/health"),
+        (["malar.in/api"], False, "/api/health", "/api/health"),
+        (["api.malar.in", "malar.in/api"], True, "/health", None),
+    ],
+)
+def test_a_deploy_asks_through_the_proxy_as_a_visitor_would(
+    domains: list[str], strip: bool, health: str, asked: str | None
+) -> None:
+    row = app(ONE, "web1", domains=domains, strip=strip, health=health)
+    assert (row["health"], row.get("domain_health"), row["domain"]) == (health, asked, domains[0].partition("/")[0])
+
+
 def test_a_rate_limit_leaves_room_for_a_page_and_its_assets() -> None:
     limited = {"malar-api": {**API, "rate_limit": {"per_minute": 1000}}}
     assert site(limited, ONE, "web1", "malar-api")["rate_limit"] == {"per_minute": 1000, "burst": 100}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.unit.nginx_lab import free_port
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "roles" / "traefik" / "files"))
 import shipshape_traefik as program
@@ -93,3 +99,27 @@ def test_what_traefik_complains_of_is_told_but_not_that_it_reaches_no_authority(
         "Error while building configuration: a.yml: field not found, node: x",
         "2026/11/25 command traefik error: field not found, node: y",
     ]
+
+
+def test_it_starts_when_whoever_served_before_has_given_its_ports_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, when it could not listen; nor later, when that one has answered its last request."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
+            entry_points = {"web": {"address": f":{port}"}, "metrics": {"address": f"127.0.0.1:{free_port()}"}}
+            static = tmp_path / "traefik.yml"
+            static.write_text(yaml.safe_dump({"entryPoints": entry_points}))
+            monkeypatch.setattr(program, "STATIC", str(static))
+            assert port in program.listening()
+            monkeypatch.setattr(program, "PATIENCE", 0.3)
+            started = time.monotonic()
+            program.wait_for_ports()
+            assert time.monotonic() - started >= 0.3
+            monkeypatch.setattr(program, "PATIENCE", 20)
+            threading.Timer(0.2, listener.close).start()
+            started = time.monotonic()
+            program.wait_for_ports()
+            assert time.monotonic() - started < 10
+            assert port not in program.listening()

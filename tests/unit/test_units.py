@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.module_utils.systemd_units import parse_show, plan
+from ansible_collections.shipshape.droplet.plugins.module_utils.systemd_units import once, parse_show, plan
 
 RUNNING = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
 STOPPED = {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"}
@@ -35,6 +35,11 @@ def unit(**wanted: Any) -> dict[str, Any]:
 )
 def test_only_what_differs_is_done(wanted: dict[str, Any], now: dict[str, str], verbs: list[str]) -> None:
     assert plan(wanted, now) == verbs
+
+
+def test_a_unit_is_started_once_however_many_ask_for_it() -> None:
+    asked = [["start", "a"], ["reload", "b"], ["restart", "a"], ["enable", "a"], ["restart", "b"], ["start", "c"]]
+    assert once(asked) == [["restart", "a"], ["restart", "b"], ["enable", "a"], ["start", "c"]]
 
 
 def test_each_block_of_show_is_one_unit() -> None:

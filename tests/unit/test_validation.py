@@ -43,6 +43,17 @@ SOUND: dict[str, dict[str, Any]] = {
         "set": {"apps.malar-web.domains": ["164.92.130.7"]},
         "remove": ["apps.malar-web.redirect_domains"],
     },
+    "apps on one domain, each at its path": {
+        "set": {
+            "apps.malar-api.domains": ["malar-market-ledger.com/ledger", "api.malar.in"],
+            "apps.malar-api.strip": True,
+            "apps.malar-api.priority": 20,
+            "apps.malar-api.request_headers": {"X-Script-Name": "/ledger"},
+            # Not of the other app, which is at /ledger.
+            "apps.malar-web.rate_limits": {"/ledgers": {"per_minute": 5}},
+        }
+    },
+    "a path on a domain that is nobody's": {"set": {"apps.malar-api.domains": ["malar.in/api"]}},
     "no app at all": {"set": {"apps": {}}, "remove": ["acme_email"]},
     "no backup": {"remove": ["backup"]},
     "no email address where no certificate is needed": {

@@ -19,6 +19,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as filters
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import whole_domains
 
 from tests.unit.nginx_lab import Answer, free_port, make_certificate, nginx_home, nginx_program, trusted
 
@@ -74,7 +75,7 @@ class Traefik:
                 (self.dynamic / name).write_text(entry["content"])
             elif name.endswith(".html"):
                 (root / "pages" / name).write_text(entry["content"])
-        names = [str(name) for site in sites for name in (*site["domains"], *site.get("redirect_domains", []))]
+        names = [str(name) for site in sites for name in (*whole_domains(site), *site.get("redirect_domains", []))]
         pairs = [self._certificate(name) for name in names]
         if pairs:
             store = {"default": {"defaultCertificate": pairs[0]}}

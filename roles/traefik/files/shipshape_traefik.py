@@ -1,11 +1,14 @@
 #!/usr/bin/python3
-"""Check what is declared for Traefik, and take it live: `shipshape-traefik check|publish`.
+"""Check what is declared for Traefik, and take it live: `shipshape-traefik check|ready|publish|prepare`.
 
 Traefik has no command that tests a configuration, and it acts on each file as soon as it sees it. So Ansible writes to
 one directory, and Traefik watches another. `check` lets a second Traefik read what is declared, on a network of its own
 where nothing reaches it and it reaches nothing, and asks it what it thinks. `publish` copies what has changed, each
 file by one rename. Two things are settled there, because they change while nobody runs Ansible: which colour of an app
 is live, and the certificates, which go into the file itself: Traefik watches its files, but not what they point to.
+
+`prepare` is what comes before each start. Where another proxy serves until then, that is while nobody answers: so
+`ready` checks, and publishes already where no Traefik runs yet.
 """
 
 import fcntl
@@ -20,8 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 STATIC = "/etc/traefik/traefik.yml"
 DECLARED = "/etc/traefik/declared"
@@ -31,6 +33,8 @@ COLOURS = "/var/lib/shipshape/live"
 LOCK = "/run/shipshape-traefik.lock"
 #: The file server's configuration, where there is one.
 FILES = "/etc/traefik/files.conf"
+#: Where the kernel lists who listens.
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 PROGRAM = "/usr/local/bin/traefik"
 USER = "traefik"
 #: Seconds in which the second Traefik must have read the files, and in which the first one must.
@@ -126,6 +130,8 @@ def metrics_address() -> str:
 
 def reloads(address: str) -> Optional[float]:
     """How often the running Traefik has taken up a configuration; None when it does not run."""
+    import urllib.request  # which takes longer than all that a start needs
+
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=2) as answer:
             found = re.search(r"^traefik_config_reloads_total (\S+)$", answer.read().decode(), re.MULTILINE)
@@ -165,6 +171,29 @@ def publish() -> None:
         wait_until_taken(address, before)
 
 
+# ---- prepare
+
+
+def listening() -> Set[int]:
+    """The ports of TCP on which somebody listens."""
+    found: Set[int] = set()
+    for table in TABLES:
+        try:
+            rows = [line.split() for line in read(table).splitlines()[1:]]
+        except FileNotFoundError:
+            continue
+        found.update(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A")
+    return found
+
+
+def wait_for_ports() -> None:
+    """Until whoever served before has given its ports away. It may still be at its last requests: those are its own."""
+    ports = {int(port) for port in re.findall(r"^ +address: \S*?:(\d+)'?$", read(STATIC), re.MULTILINE)}
+    deadline = time.monotonic() + PATIENCE
+    while ports & listening() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 # ---- check
 
 
@@ -186,6 +215,8 @@ def complaints(log: str) -> Iterator[str]:
 
 def has_read(port: int) -> bool:
     """Whether it has taken up the file that is always there."""
+    import urllib.request
+
     url = f"http://127.0.0.1:{port}/api/http/middlewares/shipshape-compress@file"
     try:
         with urllib.request.urlopen(url, timeout=2):
@@ -274,14 +305,21 @@ def check() -> None:
 
 def main(arguments: List[str]) -> int:
     try:
-        if arguments == ["check"]:
-            os.execvp("unshare", ["unshare", "--net", sys.executable, os.path.abspath(__file__), "check-inside"])
+        if arguments in (["check"], ["ready"]):
+            inside = ["unshare", "--net", sys.executable, os.path.abspath(__file__), "check-inside"]
+            code = subprocess.run(inside, check=False).returncode
+            if code == 0 and arguments == ["ready"] and reloads(metrics_address()) is None:
+                # Nobody watches yet: what is copied now does not have to be while nobody serves.
+                return main(["publish"])
+            return code
         elif arguments == ["check-inside"]:
             check()
-        elif arguments == ["publish"]:
+        elif arguments in (["publish"], ["prepare"]):
             with open(LOCK, "w", encoding="ascii") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 publish()
+            if arguments == ["prepare"]:
+                wait_for_ports()
         else:
             print(__doc__, file=sys.stderr)
             return 2
