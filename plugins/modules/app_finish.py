@@ -67,7 +67,8 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import
 def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> tuple[str, list[str]]:
     """Make the release the live one for good."""
     release, before = store.find(row["release"]), store.release(row.get("given_up") or "")
-    if before is not None:
+    if before is not None and before.id > release.id:
+        # One that was left for a newer one is not given up: it is where the next rollback leads.
         before.note(rolled_back=now())
     said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
     if app["type"] not in PROCESS_TYPES:

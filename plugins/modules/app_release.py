@@ -223,7 +223,8 @@ def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
     if release.id == store.current == store.healthy:
         return "none", dict(facts, summary=said)
     if release.id != store.current:
-        said += f"; {store.current} is given up and not deployed again by itself"
+        newer = release.id > store.current
+        said += f"; {store.current} is " + ("kept" if newer else "given up and not deployed again by itself")
         facts["given_up"] = store.current
         migrations = store.migrations_after(release)
         if migrations:
