@@ -7,9 +7,7 @@ by a tag of ours beside the app's own: `shipshape-APP-RELEASE`.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -57,15 +55,9 @@ if [ -n "$left" ]; then docker rm --force --volumes $left >/dev/null; fi
 """
 
 
-def unseal(sealed: str) -> dict[str, Any]:
-    """What a filter has sealed: a module takes it as one argument that is never logged."""
-    found: dict[str, Any] = json.loads(base64.b64decode(sealed or "e30="))
-    return found
-
-
 def logins(module: AnsibleModule, sealed: str) -> dict[str, Login]:
     """The logins for registries by app; their passwords are kept out of all that the module says."""
-    found = {app: Login(str(said["username"]), str(said["password"])) for app, said in unseal(sealed).items()}
+    found = {app: Login(str(said["username"]), str(said["password"])) for app, said in app_env.unseal(sealed).items()}
     for login in found.values():
         module.no_log_values.update({login.password, login.basic} if login.password else ())
     return found
