@@ -6,7 +6,7 @@ import re
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import umask
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_deploy_key import Access
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import unseal
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
@@ -96,11 +96,12 @@ def accesses(module: AnsibleModule, apps: list[dict[str, Any]]) -> dict[str, Acc
     return found
 
 
-def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]]) -> None:
+def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]], step: str) -> None:
     """Do the module's work; a failed step ends it with the message for the operator."""
     umask.ordinary()
     apps = module.params.get("apps") or [module.params["app"]]
     for app in apps:
+        app_disk.directories[app["name"]] = app["directory"]
         for login in _URL_PASSWORD.findall(app["git"] + " " + app["archive"]):
             module.no_log_values.update(part for part in [login, login.partition(":")[2]] if part)
     try:
@@ -109,6 +110,6 @@ def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any
         module.fail_json(msg=str(error))
     except OSError as error:
         names = ", ".join(app["name"] for app in apps)
-        module.fail_json(msg=f"{names}: {error}")
+        module.fail_json(msg=f"{names}: {step}: {app_disk.in_words(apps[0]['name'], step, str(error))}")
     else:
         module.exit_json(**result)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_deploy_key import Access
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
@@ -103,7 +104,7 @@ def list_refs(app: str, account: Account, url: str, access: Access | None = None
             code, output = run(account, asked, timeout=60, extra=extra)
             if code == 0:
                 return Refs(output)
-            if any(words in output for words in (*FINAL, *MISSING)):
+            if app_disk.is_full(output) or any(words in output for words in (*FINAL, *MISSING)):
                 break
     raise refused(app, "source", "list", url, output, access)
 
@@ -151,7 +152,7 @@ class Mirror:
                 code, output = self._git(*arguments, extra=extra)
                 if code == 0:
                     return
-                if any(words in output for words in FINAL):
+                if app_disk.is_full(output) or any(words in output for words in FINAL):
                     break
                 if any(word in output for word in TORN):
                     shutil.rmtree(self.path)

@@ -283,10 +283,12 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
         )
         os.sync()
         write_record(os.path.join(path, "release.json"), record)
-    except (AppError, OSError):
+    except (AppError, OSError) as error:
+        # In words while the disk is as it was found; then without what is half made.
+        said = error if isinstance(error, AppError) else AppError(app["name"], "build", str(error))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
-        raise
+        raise said from error
     return {"changed": True, "release": module.params["release"], "path": path, "venv": venv}
 
 
@@ -321,7 +323,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "build")
 
 
 if __name__ == "__main__":

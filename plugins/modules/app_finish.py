@@ -45,6 +45,7 @@ summary: {description: What happened to each app in one sentence., type: list, e
 removed: {description: Ids of the releases that were removed., type: list, elements: str, returned: success}
 """
 
+import contextlib
 import socket
 import time
 from typing import Any
@@ -119,7 +120,8 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
         app_lock.hold(store, run)
         if module.params["abandon"]:
             abandon(module, app, store, row)
-            app_trail.note(app["name"], row["release"], "end", "abandoned", who)
+            with contextlib.suppress(OSError):  # a full disk takes no line
+                app_trail.note(app["name"], row["release"], "end", "abandoned", who)
         elif why:
             problem = take_back(module, app, store, row, why)
             app_trail.note(
@@ -176,7 +178,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "end")
 
 
 if __name__ == "__main__":

@@ -333,7 +333,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "plan")
 
 
 if __name__ == "__main__":
