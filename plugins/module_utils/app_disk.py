@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-#: What programs say of it, in whatever language they are written: the kernel's words.
-SAID = ("no space left on device", "disk quota exceeded", "enospc")
+#: What programs say of it, in whatever language they are written: the kernel's words; tar has its own.
+SAID = ("no space left on device", "disk quota exceeded", "enospc", "wrote only")
+#: The steps that write much, which may fail of it without a word.
+WRITING = ("fetch", "export", "virtualenv", "requirements", "build", "pull")
 #: Where a deploy writes: the app's own files, then what all apps share.
 SHARED = ("/var/lib/docker", "/tmp", "/var/lib/shipshape", "/var/log", "/")
 #: Where each app's releases lie, as the module at work knows it.
@@ -58,9 +60,11 @@ def fullest(directory: str) -> Room:
 
 def in_words(app: str, step: str, message: str) -> str:
     """The message, behind what it means and what to do about it, where it means a full disk."""
-    if not is_full(message):
+    if not is_full(message) and step not in WRITING:
         return message
     where = room("/var/lib/docker") if step == "pull" else fullest(directories.get(app, "/"))
+    if not is_full(message) and where.files and where.free > MEGABYTE:
+        return message
     if where.files and where.free > where.size // 2:
         return message  # another machine's, of which an app's log tells, or a container's own
     return (

@@ -46,6 +46,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, free: dict[str, int], files: int = 9, 
         "fatal: write error: No space left on device",
         "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
         "tar: src/app.bin: Wrote only 512 of 10240 bytes: no space left on device",
+        "tar: large: Wrote only 9728 of 10240 bytes",
         "npm ERR! code ENOSPC",
         "cp: error writing 'x': Disk quota exceeded",
     ],
@@ -68,6 +69,14 @@ def test_an_image_fills_the_disk_of_the_engine(monkeypatch: pytest.MonkeyPatch) 
 def test_a_program_that_has_tidied_up_by_now_needed_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     disk(monkeypatch, {"/": 120})
     assert "full: / has 120 MB free of 1000 MB, and more was needed" in str(AppError("shop", "fetch", FULL))
+
+
+def test_a_build_that_fails_without_a_word_on_a_full_disk_is_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk(monkeypatch, {"/": 0})
+    assert "the disk of the droplet is full" in str(AppError("shop", "build", "it said nothing"))
+    assert str(AppError("shop", "health", "HTTP 500")) == "shop: health: HTTP 500"
+    disk(monkeypatch, {"/": 40})
+    assert str(AppError("shop", "build", "it said nothing")) == "shop: build: it said nothing"
 
 
 def test_a_disk_may_be_full_of_files_that_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
