@@ -68,8 +68,8 @@ test-site: image ## Bring a bare droplet to production, twice, and through a res
 test: setup ## All of the above, one after another, and count
 	@.venv/bin/python -m tests.run lint unit test-roles test-site
 
-test-all: setup ## The same with the scenarios on every release
-	@.venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
+test-all: setup ## The same with the scenarios on every release, and deploys killed at every step
+	@SHIPSHAPE_EVERYTHING=1 .venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
 
 test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it; slow; KEEP=1 as for audit
 	$(if $(KEEP),SHIPSHAPE_KEEP_VM=1 ).venv/bin/pytest tests/vm --verbose --capture=no --durations=10

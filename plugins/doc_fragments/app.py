@@ -23,6 +23,7 @@ options:
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
       directory: {description: Where all its releases lie., type: path, required: true}
       git: {description: URL of its repository., type: str, default: ""}
+      host_key: {description: The public key by which its server is known over ssh., type: str, default: ""}
       archive: {description: URL of the archive it comes from instead., type: str, default: ""}
       checksum: {description: "The archive's, such as C(sha256:…).", type: str, default: ""}
       version: {description: Branch, tag or commit; of an image the tag or the digest., type: str, required: true}

@@ -65,6 +65,7 @@ def app_specs(apps: Iterable[App], version: str = "") -> dict[str, dict[str, Any
             "user": str(app.get("user") or app["name"]),
             "directory": str(app.get("directory") or f"/srv/{app['name']}"),
             "git": str(source.get("git") or ""),
+            "host_key": str(source.get("host_key") or ""),
             "archive": archive,
             "checksum": str(source.get("checksum") or ""),
             "version": str(version or own_version),
@@ -138,6 +139,12 @@ def app_registries(apps: Iterable[App], name: str = "") -> str:
             if app.get("registry") and name in ("", app["name"])
         }
     )
+
+
+def app_deploy_keys(apps: Iterable[App], name: str = "") -> str:
+    """The keys for the repositories of all apps or of one, sealed in the same way."""
+    keys = {str(app["name"]): str((app.get("source") or {}).get("deploy_key") or "") for app in apps}
+    return _sealed({app: key for app, key in keys.items() if key and name in ("", app)})
 
 
 def app_environment(apps: Iterable[App], name: str) -> str:
@@ -278,6 +285,7 @@ class FilterModule:
             "app_specs": app_specs,
             "app_environment": app_environment,
             "app_registries": app_registries,
+            "app_deploy_keys": app_deploy_keys,
             "app_units": app_units,
             "app_prepares": app_prepares,
             "app_purges": app_purges,

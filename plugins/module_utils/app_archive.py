@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from typing import Iterator
 
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
     Account,
@@ -66,6 +67,8 @@ class Archive:
                     break
             except OSError as error:  # URLError among them
                 problem = str(getattr(error, "reason", error)) or type(error).__name__
+                if app_disk.is_full(problem):
+                    break
             else:
                 if found == checksum:
                     return

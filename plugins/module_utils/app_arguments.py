@@ -6,11 +6,14 @@ import re
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import umask
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk, umask
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_deploy_key import Access
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import unseal
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import TYPES
 
-_URL_PASSWORD = re.compile(r"://([^/@]*)@")
+# The login of a URL is secret; over ssh it is only a name, such as git.
+_URL_PASSWORD = re.compile(r"(?<!ssh)://([^/@]*)@")
 
 
 def app_options() -> dict[str, Any]:
@@ -21,6 +24,7 @@ def app_options() -> dict[str, Any]:
         user=dict(type="str", required=True),
         directory=dict(type="path", required=True),
         git=dict(type="str", default=""),
+        host_key=dict(type="str", default="", no_log=False),
         archive=dict(type="str", default=""),
         checksum=dict(type="str", default=""),
         version=dict(type="str", required=True),
@@ -86,11 +90,21 @@ def port_of(app: dict[str, Any], colour: str) -> int:
     return int(app["second_port"] if colour == "green" and app["second_port"] else app["port"])
 
 
-def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]]) -> None:
+def accesses(module: AnsibleModule, apps: list[dict[str, Any]]) -> dict[str, Access]:
+    """How the repository of each app is reached; no line of a key is in anything that the module says."""
+    keys = unseal(module.params["deploy_keys"])
+    found = {app["name"]: Access(str(keys.get(app["name"]) or ""), app["host_key"]) for app in apps}
+    for access in found.values():
+        module.no_log_values.update(line for line in access.key.splitlines() if line and "-----" not in line)
+    return found
+
+
+def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any]], step: str) -> None:
     """Do the module's work; a failed step ends it with the message for the operator."""
     umask.ordinary()
     apps = module.params.get("apps") or [module.params["app"]]
     for app in apps:
+        app_disk.directories[app["name"]] = app["directory"]
         for login in _URL_PASSWORD.findall(app["git"] + " " + app["archive"]):
             module.no_log_values.update(part for part in [login, login.partition(":")[2]] if part)
     try:
@@ -99,6 +113,6 @@ def execute(module: AnsibleModule, work: Callable[[AnsibleModule], dict[str, Any
         module.fail_json(msg=str(error))
     except OSError as error:
         names = ", ".join(app["name"] for app in apps)
-        module.fail_json(msg=f"{names}: {error}")
+        module.fail_json(msg=f"{names}: {step}: {app_disk.in_words(apps[0]['name'], step, str(error))}")
     else:
         module.exit_json(**result)

@@ -8,9 +8,7 @@ as long as a release needs it, by a tag of ours beside the app's own: `shipshape
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -20,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator, Mapping, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_env, app_registry
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk, app_env, app_registry
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_registry import Image, Login, image_of
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import RELEASE_ID, Store
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
@@ -89,15 +87,9 @@ exec docker run {arguments}
 )
 
 
-def unseal(sealed: str) -> dict[str, Any]:
-    """What a filter has sealed: a module takes it as one argument that is never logged."""
-    found: dict[str, Any] = json.loads(base64.b64decode(sealed or "e30="))
-    return found
-
-
 def logins(module: AnsibleModule, sealed: str) -> dict[str, Login]:
     """The logins for registries by app; their passwords are kept out of all that the module says."""
-    found = {app: Login(str(said["username"]), str(said["password"])) for app, said in unseal(sealed).items()}
+    found = {app: Login(str(said["username"]), str(said["password"])) for app, said in app_env.unseal(sealed).items()}
     for login in found.values():
         module.no_log_values.update({login.password, login.basic} if login.password else ())
     return found
@@ -225,7 +217,7 @@ def explain(output: str, name: str, digest: str, login: Login) -> str:
     if "no such file or directory: 'docker'" in said:
         return "Docker is not installed here; run playbooks/docker.yml"
     if "no space left on device" in said:
-        return "the disk of the droplet is full; see `docker system df` and `df -h`"
+        return "there is no room for it; see `docker system df`"
     if "verification failed" in said or "does not match" in said:
         return f"{image.host} sent something else than the image of this digest; it was not taken. Push the image again"
     if "manifest unknown" in said or "not found" in said:
@@ -252,7 +244,8 @@ def pull(app: str, release: str, name: str, digest: str, login: Login, lock: int
                 if attempt:
                     time.sleep(3 * attempt)
                 code, output = run(None, [*command, "pull", "--quiet", reference], timeout=1800, lock=lock)
-                if code == 0 or "manifest unknown" in output or "unauthorized" in output or "denied" in output:
+                final = ("manifest unknown", "unauthorized", "denied")
+                if code == 0 or app_disk.is_full(output) or any(words in output for words in final):
                     break
         if code != 0:
             output = output.replace(login.password, app_env.HIDDEN) if login.password else output

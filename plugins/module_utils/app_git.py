@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import time
 
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_deploy_key import Access
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
     Account,
@@ -31,6 +33,9 @@ TORN = (
     "bad object",
     "loose object",
 )
+#: What another attempt does not change; a server may ban who knocks again and again.
+FINAL = ("Permission denied", "Host key verification failed", "could not read Username", "Authentication failed")
+MISSING = ("not found", "does not exist", "does not appear to be a git repository")
 
 
 class Refs:
@@ -65,45 +70,57 @@ class Refs:
         return "it has " + " and ".join(part for part in parts if part)
 
 
-def explain(output: str) -> str:
+def explain(output: str, url: str = "", access: Access | None = None) -> str:
     """What to do about the usual reasons for which a git server says no."""
+    over_ssh = str((access or Access()).explain(output, url))
+    if over_ssh:
+        return over_ssh
     if "Could not resolve host" in output:
         return "the droplet cannot resolve that name; check source.git, and `resolvectl query` on the droplet"
-    if "Permission denied (publickey" in output or "Host key verification failed" in output:
-        return "over ssh the app's user needs a key and a known host of its own; take an https URL in source.git"
     if "could not read Username" in output or "Authentication failed" in output:
         return "the server wants a login for it, or there is no such repository; check source.git"
     if "server certificate verification failed" in output or "SSL certificate problem" in output:
         return "the droplet does not trust the server's certificate"
-    if "not found" in output or "does not exist" in output or "does not appear to be a git repository" in output:
+    if any(words in output for words in MISSING):
         return "there is no such repository; check source.git"
     return "check source.git and whether the droplet reaches the server"
 
 
-def list_refs(app: str, account: Account, url: str) -> Refs:
-    """Ask the server what it has."""
-    output = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(2 * attempt)
-        code, output = run(account, ["git", "ls-remote", "--heads", "--tags", "--", url], timeout=60)
-        if code == 0:
-            return Refs(output)
+def refused(app: str, step: str, verb: str, url: str, output: str, access: Access) -> AppError:
+    """The message for the operator when a server said no."""
     output = without_password(output)
-    raise AppError(
-        app, "source", f"git cannot list {without_password(url)}; {explain(output)}\n{last_lines(output, 5)}"
-    )
+    why = explain(output, url, access)
+    return AppError(app, step, f"git cannot {verb} {without_password(url)}; {why}\n{last_lines(output, 5)}")
+
+
+def list_refs(app: str, account: Account, url: str, access: Access | None = None) -> Refs:
+    """Ask the server what it has."""
+    access, output = access or Access(), ""
+    with access.environment(app, account, url) as extra:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(2 * attempt)
+            asked = ["git", "ls-remote", "--heads", "--tags", "--", url]
+            code, output = run(account, asked, timeout=60, extra=extra)
+            if code == 0:
+                return Refs(output)
+            if app_disk.is_full(output) or any(words in output for words in (*FINAL, *MISSING)):
+                break
+    raise refused(app, "source", "list", url, output, access)
 
 
 class Mirror:
     """The bare copy of an app's repository on the droplet."""
 
-    def __init__(self, app: str, account: Account, path: str, url: str, lock: int | None = None) -> None:
+    def __init__(
+        self, app: str, account: Account, path: str, url: str, lock: int | None = None, access: Access | None = None
+    ) -> None:
         self.app, self.account, self.path, self.url, self.lock = app, account, path, url, lock
+        self.access = access or Access()
 
-    def _git(self, *arguments: str, timeout: int = 600) -> tuple[int, str]:
+    def _git(self, *arguments: str, extra: dict[str, str] | None = None) -> tuple[int, str]:
         command = ["git", "--git-dir", self.path, *arguments]
-        result: tuple[int, str] = run(self.account, command, timeout=timeout, lock=self.lock)
+        result: tuple[int, str] = run(self.account, command, timeout=600, lock=self.lock, extra=extra)
         return result
 
     def commit(self, version: str) -> str:
@@ -125,22 +142,21 @@ class Mirror:
     def fetch(self) -> None:
         """Bring the copy up to date."""
         output = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(3 * attempt)
-            self._prepare()
-            refs = [f"+{kind}*:{kind}*" for kind in (BRANCH, TAG)]
-            code, output = self._git("fetch", "--quiet", "--prune", "--force", "--", self.url, *refs)
-            if code == 0:
-                return
-            if any(word in output for word in TORN):
-                shutil.rmtree(self.path)
-        output = without_password(output)
-        raise AppError(
-            self.app,
-            "fetch",
-            f"git cannot fetch {without_password(self.url)}; {explain(output)}\n{last_lines(output, 5)}",
-        )
+        refs = [f"+{kind}*:{kind}*" for kind in (BRANCH, TAG)]
+        with self.access.environment(self.app, self.account, self.url) as extra:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    time.sleep(3 * attempt)
+                self._prepare()
+                arguments = ["fetch", "--quiet", "--prune", "--force", "--", self.url, *refs]
+                code, output = self._git(*arguments, extra=extra)
+                if code == 0:
+                    return
+                if app_disk.is_full(output) or any(words in output for words in FINAL):
+                    break
+                if any(word in output for word in TORN):
+                    shutil.rmtree(self.path)
+        raise refused(self.app, "fetch", "fetch", self.url, output, self.access)
 
     def export(self, commit: str, path: str, target: str) -> None:
         """Write one folder of a commit, without any history, into `target`, which the app's user owns."""

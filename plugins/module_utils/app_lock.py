@@ -77,7 +77,9 @@ def hold(store: Store, run: str) -> None:
     """Go on only if the lock is still this run's; and show that it is alive."""
     lock = read_record(store.lock_path)
     if lock and lock.get("run") == run:
-        write_record(store.lock_path, dict(lock, touched=now()))
+        # On a full disk it stays as old as it is: what was half made wants to be removed all the same.
+        with contextlib.suppress(OSError):
+            write_record(store.lock_path, dict(lock, touched=now()))
     elif run:
         taken = f"{_describe(lock)} has taken this app over" if lock else "the lock is gone"
         raise AppError(store.app, "lock", f"{taken}; this run stops")

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
     Account,
@@ -81,7 +82,9 @@ def _install(app: str, account: Account, venv: str, needs: Requirements, lock: i
         )
         if code == 0:
             return
-    raise AppError(app, "requirements", f"pip failed {ATTEMPTS} times in {needs.source}:\n{last_lines(output, 15)}")
+        if app_disk.is_full(output):
+            break
+    raise AppError(app, "requirements", f"pip failed {attempt + 1} times in {needs.source}:\n{last_lines(output, 15)}")
 
 
 def ensure_venv(store: Store, account: Account, source: str, commit: str, lock: int | None = None) -> tuple[str, bool]:
@@ -102,8 +105,10 @@ def ensure_venv(store: Store, account: Account, source: str, commit: str, lock: 
             raise AppError(store.app, "virtualenv", f"cannot create {venv}:\n{last_lines(output)}")
         if needs.arguments:
             _install(store.app, account, venv, needs, lock)
-    except AppError:
+        write_record(record, {"created": now(), "requirements": sorted(needs.texts)})
+    except (AppError, OSError) as error:
+        # In words while it is still full.
+        said = error if isinstance(error, AppError) else AppError(store.app, "virtualenv", str(error))
         shutil.rmtree(venv)
-        raise
-    write_record(record, {"created": now(), "requirements": sorted(needs.texts)})
+        raise said from error
     return key, True

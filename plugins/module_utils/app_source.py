@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Mapping
 
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_deploy_key import Access
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_env import without_password
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import (
     FULL_COMMIT,
@@ -17,14 +18,23 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import Account, AppError, run
 
 
-def remote_refs(apps: list[dict[str, Any]]) -> dict[str, Refs]:
-    """What each git server has; every repository is asked once, all at the same time."""
+def remote_refs(apps: list[dict[str, Any]], accesses: Mapping[str, Access]) -> dict[str, Refs]:
+    """What the git server of each app has. Those that ask for the same in the same way ask once, and all at a time."""
     if run(None, ["git", "--version"])[0] != 0:
         return {}
-    asked = {app["git"]: app for app in apps if app["git"] and not FULL_COMMIT.fullmatch(app["version"])}
+    questions: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for app in apps:
+        access = accesses.get(app["name"], Access())
+        # A key is for a user of its own alone: on a bare host, in check mode, only a later step can tell.
+        unknown = access.key and not Account(app["user"]).exists
+        if app["git"] and not FULL_COMMIT.fullmatch(app["version"]) and not unknown:
+            questions.setdefault((app["git"], access.key, access.host_key), []).append(app)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        jobs = {url: pool.submit(list_refs, app["name"], Account(app["user"]), url) for url, app in asked.items()}
-        return {url: job.result() for url, job in jobs.items()}
+        jobs = [
+            (asking, pool.submit(list_refs, asking[0]["name"], Account(asking[0]["user"]), url, Access(*key)))
+            for (url, *key), asking in questions.items()
+        ]
+        return {app["name"]: job.result() for asking, job in jobs for app in asking}
 
 
 def archive_name(app: dict[str, Any]) -> str:
@@ -32,7 +42,7 @@ def archive_name(app: dict[str, Any]) -> str:
     return str(app["archive"]).rstrip("/").rpartition("/")[2]
 
 
-def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool) -> str:
+def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool, access: Access | None = None) -> str:
     """The commit the version stands for; nothing while only a later step can tell (check mode on a bare host)."""
     version = app["version"]
     if app["archive"]:
@@ -51,7 +61,8 @@ def wanted_commit(app: dict[str, Any], refs: Refs | None, check_mode: bool) -> s
         raise AppError(app["name"], "source", "git is not installed on this host")
     commit = refs.find(version)
     if not commit and SHORT_COMMIT.fullmatch(version):
-        mirror = Mirror(app["name"], Account(app["user"]), Store(app["name"], app["directory"]).repository, app["git"])
+        repository = Store(app["name"], app["directory"]).repository
+        mirror = Mirror(app["name"], Account(app["user"]), repository, app["git"], access=access)
         commit = mirror.commit(version)
         if not commit and not check_mode:
             mirror.fetch()

@@ -12,6 +12,8 @@ import subprocess
 import time
 from typing import Any, Iterator, Mapping, Sequence
 
+from ansible_collections.shipshape.droplet.plugins.module_utils import app_disk
+
 #: What of the caller's environment a build may see: proxies and package indexes, set by `environment:` in a play.
 INHERITED = ("PIP_", "UV_", "GIT_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
@@ -24,7 +26,8 @@ class AppError(Exception):
     """A step of one app's deploy failed; the message names the app and the step."""
 
     def __init__(self, app: str, step: str, message: str) -> None:
-        super().__init__(f"{app}: {step}: {message}")
+        # Here, before anybody tidies up: then there is room again.
+        super().__init__(f"{app}: {step}: {app_disk.in_words(app, step, message)}")
 
 
 class Account:
@@ -105,13 +108,17 @@ def write_file(path: str, text: str, mode: int, uid: int = 0, gid: int = 0) -> N
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        os.fchown(handle, uid, gid)
-        os.fchmod(handle, mode)
-        stream.write(text.encode("utf-8"))
-        stream.flush()
-        os.fsync(handle)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchown(handle, uid, gid)
+            os.fchmod(handle, mode)
+            stream.write(text.encode("utf-8"))
+            stream.flush()
+            os.fsync(handle)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)  # the disk is full
+        raise
 
 
 def write_record(path: str, record: dict[str, Any]) -> None:

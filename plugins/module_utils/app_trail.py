@@ -41,7 +41,9 @@ def step(app: str, release: str, name: str, who: str) -> Iterator[None]:
     try:
         yield
     except AppError as error:
-        note(app, release, name, "failed", who, why=str(error).splitlines()[0])
+        # What went wrong is worth more than its line: a full disk takes no line either.
+        with contextlib.suppress(OSError):
+            note(app, release, name, "failed", who, why=str(error).splitlines()[0])
         raise
     note(app, release, name, "done", who)
 

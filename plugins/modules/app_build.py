@@ -25,6 +25,10 @@ options:
     description: The logins for the registries of images, sealed by the filter C(shipshape.droplet.app_registries).
     type: str
     default: ""
+  deploy_keys:
+    description: The keys for repositories over ssh, sealed by the filter C(shipshape.droplet.app_deploy_keys).
+    type: str
+    default: ""
   by: {description: Who deploys., type: str, default: ""}
 author: Shipshape (@shipshape)
 """
@@ -54,7 +58,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_lock, app_trail
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_archive import Archive
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import accesses, app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import state_directory
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_python import ensure_venv
@@ -206,7 +210,8 @@ def fetch(module: AnsibleModule, store: Store, account: Account, lock: int) -> M
     app, commit = module.params["app"], module.params["commit"]
     if app["archive"]:
         return Archive(app["name"], account, store.directory, app["archive"], lock)
-    mirror = Mirror(app["name"], account, store.repository, app["git"], lock)
+    access = accesses(module, [app])[app["name"]]
+    mirror = Mirror(app["name"], account, store.repository, app["git"], lock, access)
     if mirror.commit(commit) != commit:
         mirror.fetch()
         if mirror.commit(commit) != commit:
@@ -222,7 +227,7 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
         raise AppError(app["name"], "build", "release {} is there already; run again".format(module.params["release"]))
     static, container = app["type"] == "static", app["type"] == "container"
     mirror = None if container else fetch(module, store, account, lock)
-    values = {str(name): str(value) for name, value in app_container.unseal(module.params["environment"]).items()}
+    values = {str(name): str(value) for name, value in app_env.unseal(module.params["environment"]).items()}
     builder = Builder(app, store, path, commit, values, lock)
     os.mkdir(path, 0o755 if static else 0o700 if container else 0o750)
     os.chown(path, 0, 0 if static or container else account.gid)
@@ -278,10 +283,12 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
         )
         os.sync()
         write_record(os.path.join(path, "release.json"), record)
-    except (AppError, OSError):
+    except (AppError, OSError) as error:
+        # In words while the disk is as it was found; then without what is half made.
+        said = error if isinstance(error, AppError) else AppError(app["name"], "build", str(error))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
-        raise
+        raise said from error
     return {"changed": True, "release": module.params["release"], "path": path, "venv": venv}
 
 
@@ -311,11 +318,12 @@ def main() -> None:
             commit=dict(type="str", required=True),
             environment=dict(type="str", default="", no_log=True),
             registries=dict(type="str", default="", no_log=True),
+            deploy_keys=dict(type="str", default="", no_log=True),
             by=dict(type="str", default=""),
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "build")
 
 
 if __name__ == "__main__":

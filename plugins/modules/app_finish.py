@@ -45,6 +45,7 @@ summary: {description: What happened to each app in one sentence., type: list, e
 removed: {description: Ids of the releases that were removed., type: list, elements: str, returned: success}
 """
 
+import contextlib
 import socket
 import time
 from typing import Any
@@ -67,7 +68,8 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import
 def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> tuple[str, list[str]]:
     """Make the release the live one for good."""
     release, before = store.find(row["release"]), store.release(row.get("given_up") or "")
-    if before is not None:
+    if before is not None and before.id > release.id:
+        # One that was left for a newer one is not given up: it is where the next rollback leads.
         before.note(rolled_back=now())
     said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
     if app["type"] not in PROCESS_TYPES:
@@ -118,7 +120,8 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
         app_lock.hold(store, run)
         if module.params["abandon"]:
             abandon(module, app, store, row)
-            app_trail.note(app["name"], row["release"], "end", "abandoned", who)
+            with contextlib.suppress(OSError):  # a full disk takes no line
+                app_trail.note(app["name"], row["release"], "end", "abandoned", who)
         elif why:
             problem = take_back(module, app, store, row, why)
             app_trail.note(
@@ -175,7 +178,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "end")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main() -> None:
         argument_spec=dict(apps=dict(type="list", elements="dict", required=True, options=app_options())),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "releases")
 
 
 if __name__ == "__main__":

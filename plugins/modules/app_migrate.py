@@ -123,7 +123,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "migrate")
 
 
 if __name__ == "__main__":

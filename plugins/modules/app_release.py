@@ -45,6 +45,10 @@ options:
     description: The logins for the registries of images, sealed by the filter C(shipshape.droplet.app_registries).
     type: str
     default: ""
+  deploy_keys:
+    description: The keys for repositories over ssh, sealed by the filter C(shipshape.droplet.app_deploy_keys).
+    type: str
+    default: ""
 author: Shipshape (@shipshape)
 """
 
@@ -90,12 +94,13 @@ from typing import Any, Sequence
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_container,
+    app_deploy_key,
     app_lock,
     app_process,
     app_service,
     app_trail,
 )
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import accesses, app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground import check_name, prepare
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_source import remote_refs, wanted_commit
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
@@ -223,7 +228,8 @@ def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
     if release.id == store.current == store.healthy:
         return "none", dict(facts, summary=said)
     if release.id != store.current:
-        said += f"; {store.current} is given up and not deployed again by itself"
+        newer = release.id > store.current
+        said += f"; {store.current} is " + ("kept" if newer else "given up and not deployed again by itself")
         facts["given_up"] = store.current
         migrations = store.migrations_after(release)
         if migrations:
@@ -236,6 +242,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     apps: list[dict[str, Any]] = module.params["apps"]
     to, holder, check_mode = module.params["to"], module.params["holder"], module.check_mode
     logins = app_container.logins(module, module.params["registries"])
+    reached = accesses(module, apps)
     for app in apps:
         check_name(app)
 
@@ -249,7 +256,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     stores = {app["name"]: Store(app["name"], app["directory"]) for app in apps}
     try:
         changes = [change for app in apps for change in prepare(app, check_mode, lock)]
-        refs = {} if to else remote_refs(apps)
+        app_deploy_key.clear()
+        refs = {} if to else remote_refs(apps, reached)
         digests = {} if to else app_container.wanted_digests(apps, logins, check_mode)
         lost = app_container.lost(apps)
         states = app_service.show(
@@ -261,7 +269,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
             else:
                 commit = digests.get(app["name"])
                 if commit is None:
-                    commit = wanted_commit(app, refs.get(app["git"]), check_mode)
+                    commit = wanted_commit(app, refs.get(app["name"]), check_mode, reached[app["name"]])
                 action, facts = decide(
                     app,
                     commit,
@@ -321,10 +329,11 @@ def main() -> None:
             break_lock=dict(type="bool", default=False),
             webhook=dict(type="str", default="", no_log=True),
             registries=dict(type="str", default="", no_log=True),
+            deploy_keys=dict(type="str", default="", no_log=True),
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "plan")
 
 
 if __name__ == "__main__":

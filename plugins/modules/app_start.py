@@ -87,7 +87,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    execute(module, work)
+    execute(module, work, "start")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..module_utils import app_deploy_key
 from ..module_utils.app_types import CODE_TYPES, PROCESS_TYPES
+from .checks import DEPLOY_KEY
 from .container import check_container
 from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
@@ -348,6 +350,7 @@ def _source(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     if not isinstance(source, Mapping):
         return
     path = (*path, "source")
+    yield from _over_ssh(source, path)
     if "archive" not in source:
         # A mistyped key was reported already.
         if "git" not in source and not any(meant(str(key), ("git", "archive")) for key in source):
@@ -361,6 +364,21 @@ def _source(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for key, wanted in (("git", "one of the two"), ("version", "no such key: an archive is its own version")):
         if key in source:
             yield Problem((*path, key), f"`{key}` beside `archive`", wanted)
+
+
+def _over_ssh(source: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """Over ssh a repository is read with a key of its own, from a server that is known."""
+    address = source.get("git")
+    host, port = app_deploy_key.server_of(address) if isinstance(address, str) else ("", 0)
+    if host and "deploy_key" not in source:
+        yield Problem((*path, "deploy_key"), "nothing, and an address over ssh", f"{DEPLOY_KEY}; or an https address")
+    if host and "host_key" not in source and host not in app_deploy_key.WELL_KNOWN:
+        wanted = f"the key by which {host} is known: {app_deploy_key.how_to_get_host_key(host, port)}"
+        yield Problem((*path, "host_key"), "nothing, and an address over ssh", wanted)
+    for key in () if host or not isinstance(address, str) else ("deploy_key", "host_key"):
+        if key in source:
+            wanted = "git@host:path.git in `git`, or no such key: it is for ssh"
+            yield Problem((*path, key), f"`{key}` beside an address that is not over ssh", wanted)
 
 
 def _built(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import shlex
 import struct
 from urllib.parse import urlsplit
 
+from ..module_utils import app_deploy_key
 from .names import is_address, is_hostname
 from .problems import Fault, count, describe, meant, quoted
 from .schema import Check
@@ -47,6 +48,10 @@ KEY_TYPES = (
 )
 PUBLIC_KEY = "one line of a public key file, as `cat ~/.ssh/id_ed25519.pub` prints it"
 
+DEPLOY_KEY = (
+    "a private key without a passphrase, kept with ansible-vault: `ssh-keygen -t ed25519 -N '' -f deploy_key`,"
+    " and deploy_key.pub for the repository's deploy keys"
+)
 GENERATE = "the real one, or a new one from `openssl rand -hex 32`, kept with ansible-vault"
 ISSUED = "the one that the service gave you, kept with ansible-vault"
 
@@ -158,13 +163,36 @@ def git_url(value: str) -> Fault | None:
     host = parts.hostname
     if parts.scheme in {"https", "http"} and (parts.username or parts.password):
         return Fault("a URL with a login in it", "the URL without it: it would stand in logs and process lists")
-    if not host and (match := re.fullmatch(r"[\w.-]+@([\w.-]+):\S+", value)):
-        host = match[1]
+    if parts.scheme in {"ssh", "git+ssh"} and parts.password:
+        return Fault("a URL with a password in it", "the URL without it: over ssh, `deploy_key` is the login")
+    host = host or app_deploy_key.server_of(value)[0]
     if not host or (parts.scheme and parts.scheme not in {"https", "ssh", "git+ssh"}):
         return Fault(quoted(value), "https://host/path.git, or git@host:path.git")
     if example_domain(host):
         return Fault(f"{quoted(value)}, at a domain reserved for examples", "the address of your repository")
     return None
+
+
+def deploy_key(value: str) -> Fault | None:
+    """A private key that can be used while nobody is there to type its passphrase."""
+    if placeholder(value):
+        return Fault("a placeholder", DEPLOY_KEY)
+    found = app_deploy_key.fault(value)
+    if "whose lines became one" in found:
+        return Fault(
+            found, "the file as it is, line by line: `|` behind the variable in the vault, and the lines indented"
+        )
+    return Fault(found, DEPLOY_KEY) if found else None
+
+
+def host_key(value: str) -> Fault | None:
+    """The key by which a git server is known."""
+    if "PRIVATE KEY" in value:
+        return Fault("a private key", "the public key of the server, as `ssh-keyscan -t ed25519 HOST` prints it")
+    key = app_deploy_key.host_key_of(value)
+    if not key or len([line for line in value.splitlines() if line and not line.startswith("#")]) > 1:
+        return Fault(quoted(value), "one line as `ssh-keyscan -t ed25519 HOST` prints it: ssh-ed25519 AAAA…")
+    return public_key(key)
 
 
 def network(value: str) -> Fault | None:

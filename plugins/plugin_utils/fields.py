@@ -12,9 +12,11 @@ from .checks import (
     absolute_path,
     basic_password,
     command,
+    deploy_key,
     email,
     environment_value,
     git_url,
+    host_key,
     hostname,
     https_url,
     matches,
@@ -119,10 +121,13 @@ PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
 
+HOST_KEY = "the public key of the git server, as `ssh-keyscan -t ed25519 HOST` prints it; none for GitHub and the like"
 CHECKSUM = "the archive's checksum, such as sha256:…, as `sha256sum` prints it"
 SOURCE = Table(
     {
         "git": Key(Text(GIT, (git_url,))),
+        "deploy_key": Key(Text("the private key that may read the repository over ssh", (deploy_key,), True)),
+        "host_key": Key(Text(HOST_KEY, (host_key,))),
         "archive": Key(Text("an archive's https URL, such as https://host/site-1.4.tar.gz", (https_url,))),
         "checksum": Key(Text(CHECKSUM, (matches("sha256:[0-9a-f]{64}", CHECKSUM),))),
         "version": Key(

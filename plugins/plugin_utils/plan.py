@@ -360,6 +360,7 @@ def _release(name: str, app: Mapping[str, Any]) -> Row:
             row["source"] |= {"archive": str(source["archive"]), "checksum": str(source["checksum"])}
         else:
             row["source"] |= {"git": str(source["git"]), "version": str(source.get("version") or "main")}
+            row["source"] |= {key: str(source[key]) for key in ("deploy_key", "host_key") if source.get(key)}
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,19 @@ from typing import Any
 import yaml
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.problems import Unresolved
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.validate import Inventory
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 DIRECTORY = Path(__file__).parent / "bad_inventories"
-BASES: dict[str, Any] = yaml.safe_load((DIRECTORY / "base.yml").read_text())
+#: A new one each time: the repository has no private key in it.
+DEPLOY_KEY = (
+    ed25519.Ed25519PrivateKey.generate()
+    .private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    .decode("ascii")
+)
+BASES: dict[str, Any] = yaml.safe_load(
+    (DIRECTORY / "base.yml").read_text().replace("A_DEPLOY_KEY", json.dumps(DEPLOY_KEY))
+)
 ROLES: dict[str, Any] = yaml.safe_load((DIRECTORY / "roles.yml").read_text())
 TOPICS = ("apps", "processes", "containers", "globals", "hardening", "hosts")
 OPERATIONS = {"set", "remove", "rename", "append", "unresolved", "set_number_key"}

@@ -152,7 +152,7 @@ def test_the_checksum_is_its_commit_and_the_files_name_its_version() -> None:
     spec = app_specs([SITE])["site"]
     assert spec["version"] == "site-1.4.tar.gz"
     assert app_source.wanted_commit(spec, None, False) == "a" * 64
-    assert app_source.remote_refs([spec]) == {}
+    assert app_source.remote_refs([spec], {}) == {}
 
 
 def test_another_version_of_an_archive_cannot_be_asked_for() -> None:

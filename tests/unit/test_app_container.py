@@ -352,7 +352,6 @@ echo '{said}' >&2; exit 1
         ("unauthorized: authentication required", "refuses r.test/ocr@sha256:aaa"),
         ("manifest unknown: manifest unknown", "r.test has no such image any more"),
         ("Cannot connect to the Docker daemon at unix:///x", "systemctl status docker"),
-        ("write /var/lib/docker/x: no space left on device", "the disk of the droplet is full"),
         (
             "filesystem layer verification failed for digest sha256:x",
             "sent something else than the image of this digest",

@@ -129,6 +129,19 @@ def test_a_run_whose_lock_was_taken_over_touches_nothing(store: app_store.Store)
 
 
 def test_a_way_back_gives_up_what_served(store: app_store.Store) -> None:
-    finish(store, rows=[{"name": "shop", "release": B, "colour": "green", "given_up": A}])
-    assert [store.state(release) for release in store.releases()] == ["rolled back", "live"]
-    assert trail() == [(B, "rollback", "ann")]
+    finish(store)
+    app_lock.acquire(store, RUN)
+    finish(store, rows=[{"name": "shop", "release": A, "colour": "blue", "given_up": B}])
+    assert [store.state(release) for release in store.releases()] == ["live", "rolled back"]
+    assert trail() == [(B, "live", "ann"), (A, "rollback", "ann")]
+
+
+def test_after_a_return_to_the_newer_release_a_plain_rollback_leads_to_the_older_one_again(
+    store: app_store.Store,
+) -> None:
+    finish(store)
+    for release, colour, left in ((A, "blue", B), (B, "green", A)):
+        app_lock.acquire(store, RUN)
+        finish(store, rows=[{"name": "shop", "release": release, "colour": colour, "given_up": left}])
+    assert [store.state(release) for release in store.releases()] == ["kept", "live"]
+    assert store.find("previous").id == A

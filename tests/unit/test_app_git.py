@@ -70,7 +70,6 @@ def test_a_server_that_says_no_is_named_without_the_login_in_its_url(
         ("fatal: unable to access 'https://x/': Could not resolve host: x", "cannot resolve that name"),
         ("fatal: could not read Username for 'https://github.com': terminal prompts disabled", "wants a login"),
         ("fatal: unable to access 'https://x/': SSL certificate problem: self signed", "does not trust"),
-        ("git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.", "take an https URL"),
         ("fatal: repository 'https://x/y.git/' not found", "there is no such repository"),
         ("fatal: unable to access: Failed to connect to x port 443", "whether the droplet reaches the server"),
     ],

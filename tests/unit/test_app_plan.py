@@ -155,6 +155,17 @@ def test_going_back_without_anything_to_go_back_to_lists_what_there_is(app: dict
         store.find("previous")
 
 
+def test_a_way_back_says_what_is_given_up_and_a_return_to_a_newer_release_that_nothing_is(
+    app: dict[str, Any], tmp_path: Path
+) -> None:
+    store = store_with(tmp_path, record(app), record(app, id=B, commit=NEW), current=B, colour="blue")
+    back = app_release.way_back(app, "previous")[1]
+    assert (back["release"], back["given_up"]) == (A, B)
+    assert f"{B} is given up and not deployed again by itself" in back["summary"]
+    store.switch(A)
+    assert f"{A} is kept" in app_release.way_back(app, B)[1]["summary"]
+
+
 def test_an_older_release_is_asked_where_it_listens_itself(app: dict[str, Any], tmp_path: Path) -> None:
     there = {"address": "127.0.0.1", "port": 20010, "path": "/health"}
     older = record(app, environment="another", health=there)

@@ -54,6 +54,13 @@ SOUND: dict[str, dict[str, Any]] = {
         }
     },
     "a path on a domain that is nobody's": {"set": {"apps.malar-api.domains": ["malar.in/api"]}},
+    "a git server of one's own over ssh, and its line of ssh-keyscan": {
+        "set": {
+            "apps.malar-web.source.git": "ssh://git@git.malar.in:2222/web.git",
+            "apps.malar-web.source.host_key": "[git.malar.in]:2222 ssh-ed25519 "
+            "AAAAC3NzaC1lZDI1NTE5AAAAIJy/mOO0m/lkKoKNf7CxSmgTtGlHxbRObo2ShCQDcLNB\n",
+        }
+    },
     "no app at all": {"set": {"apps": {}}, "remove": ["acme_email"]},
     "no backup": {"remove": ["backup"]},
     "no email address where no certificate is needed": {
