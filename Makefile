@@ -63,12 +63,12 @@ test-roles: image ## Run every scenario on IMAGE
 	@$(LAB) scenarios --image $(IMAGE) $(SCENARIOS)
 
 test-site: image ## Bring a bare droplet to production, twice, and through a restart
-	.venv/bin/pytest tests/site --verbose --durations=10 --numprocesses=2
+	.venv/bin/pytest tests/site --verbose --durations=25 --numprocesses=3
 
 test: setup ## All of the above, one after another, and count
 	@.venv/bin/python -m tests.run lint unit test-roles test-site
 
-test-all: setup ## The same with the scenarios on every release, and deploys killed at every step
+test-all: setup ## The same with the scenarios on every release, and all the kills of which `test` has a few
 	@SHIPSHAPE_EVERYTHING=1 .venv/bin/python -m tests.run lint unit $(RELEASES:%=test-roles:%) test-site
 
 test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it; slow; KEEP=1 as for audit

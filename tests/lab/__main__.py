@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("scenarios", help="run Molecule scenarios side by side and count what passed")
     verb.add_argument("names", nargs="+")
     verb.add_argument("--image", default=settings.DEFAULT_RELEASE)
-    verb.add_argument("--jobs", type=int, default=2)
+    verb.add_argument("--jobs", type=int, default=3)
     verb.set_defaults(run=lambda given: scenarios.run(given.names, given.image, given.jobs))
 
     verb = verbs.add_parser("up", help="bring the example apps into production on a droplet of this machine")

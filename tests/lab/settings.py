@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+#: `make test-all`: what is a sample in `make test`, whole.
+EVERYTHING = os.environ.get("SHIPSHAPE_EVERYTHING") == "1"
 
 PROJECT = Path(__file__).resolve().parents[2]
 STATE = PROJECT / ".lab"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab import registry, repository
+from tests.lab import registry, repository, settings
 from tests.lab.engine import docker
 from tests.site import system
 from tests.site.load import Load
@@ -228,7 +228,7 @@ def served(loads: dict[str, Load], app: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("moment", MOMENTS if os.environ.get("SHIPSHAPE_EVERYTHING") else SHORT)
+@pytest.mark.parametrize("moment", MOMENTS if settings.EVERYTHING else SHORT)
 def test_a_controller_that_is_killed_while_it(moment: str, faults: Faults) -> None:
     before, after = faults.stamp(), faults.next_stamp()
     with loaded(*APPS) as loads:
