@@ -24,6 +24,17 @@ STAGING = "acme_staging: true (certbot_staging: true for the role alone)"
 #: What authorities and certbot say, and what to do about it. The first that matches explains.
 EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
     (
+        r"using the DigitalOcean API|communicating with the DigitalOcean API|Unable to determine base domain",
+        "The record could not be made in DNS. The token in acme_dns (certbot_dns for the role alone) needs the scopes "
+        "domain:read, domain:create, domain:update and domain:delete, and its account the zone of this name.",
+    ),
+    (
+        r"Incorrect TXT record|No TXT record found|looking up TXT",
+        "The authority did not find the record that was made for it. The zone's name servers must be DigitalOcean's "
+        "(ask 'dig NS' for the domain), and they may need longer: propagation_seconds in acme_dns (certbot_dns for "
+        "the role alone).",
+    ),
+    (
         r"too many failed authorizations|too many invalid authorizations",
         "The authority has seen too many failed attempts for this name. Mend the cause (its DNS record, port 80), "
         f"try it with {STAGING}, and come back in an hour.",
@@ -151,7 +162,7 @@ def obstacle(name: str, webroot: str) -> Optional[str]:
     here = own_addresses()
     this = "this droplet is %s" % (" and ".join(here) or "without an address")
     if name.startswith("*."):
-        return f"{name}: a wildcard cannot be proven over HTTP. Name the domains one by one."
+        return f"{name}: a wildcard cannot be proven over HTTP. Set acme_dns (certbot_dns for the role alone)."
     addresses = resolve(name)
     if not addresses:
         record = f"'{name} A {here[0]}'" if here else "an A record"
@@ -200,6 +211,8 @@ def _try(address: str, name: str, path: str, token: bytes, ours: bool, this: str
 
 def served(name: str, port: int) -> Optional[bytes]:
     """The certificate that the local web server shows for a name, or None when none answers."""
+    if name.startswith("*."):
+        name = "any" + name[1:]
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

@@ -298,7 +298,7 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
     assert acme == {
         "email": "ops@malar.in",
-        "storage": "/var/lib/traefik/acme.json",
+        "storage": "/var/lib/traefik/acme-ca.test.json",
         "keyType": "EC256",
         "httpChallenge": {"entryPoint": "web"},
         "caServer": "https://ca.test/d",
@@ -309,6 +309,36 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     routers = [filters.traefik_site(site, given)["http"]["routers"] for site in sites]
     assert routers[0]["api"]["tls"] == {"certResolver": "acme"}
     assert routers[1]["own"]["tls"] == {}
+
+
+def test_each_authority_has_its_own_store_so_that_no_certificate_for_tests_stays_after_the_switch() -> None:
+    directories = ("", filters.LETS_ENCRYPT, "https://acme-staging-v02.api.letsencrypt.org/directory")
+    stores = []
+    for directory in directories:
+        static = filters.traefik_static(settings(acme_email="ops@malar.in", acme_directory=directory))
+        stores.append(static["certificatesResolvers"]["acme"]["acme"]["storage"])
+    usual = "/var/lib/traefik/acme.json"
+    assert stores == [usual, usual, "/var/lib/traefik/acme-acme-staging-v02.api.letsencrypt.org.json"]
+
+
+def test_names_are_proven_by_dns_where_a_provider_is_named() -> None:
+    given = settings(acme_email="ops@malar.in", acme_dns_provider="digitalocean")
+    acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
+    assert acme["dnsChallenge"] == {"provider": "digitalocean"} and "httpChallenge" not in acme
+    given["acme_dns_propagation_seconds"] = 30
+    acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
+    assert acme["dnsChallenge"]["propagation"] == {"delayBeforeChecks": "30s"}
+
+
+def test_a_wildcard_is_one_label_and_yields_to_the_name_of_another_site() -> None:
+    given = settings(acme_email="ops@malar.in", acme_dns_provider="digitalocean")
+    site = {**proxy_site(1), "domains": ["malar.in", "*.malar.in"], "redirect_domains": ["*.malar.org"]}
+    routers = filters.traefik_site(site, given)["http"]["routers"]
+    assert routers["api"]["rule"].startswith(r"(Host(`malar.in`) || HostRegexp(`^[^.]+\.malar\.in$`)) && ")
+    assert routers["api"]["tls"]["domains"] == [{"main": "malar.in", "sans": ["*.malar.in"]}]
+    assert routers["api-redirect"]["tls"]["domains"] == [{"main": "*.malar.org", "sans": []}]
+    plain = filters.traefik_site(proxy_site(1), given)["http"]["routers"]["api"]
+    assert plain["priority"] > routers["api"]["priority"] and "domains" not in plain["tls"]
 
 
 @pytest.mark.parametrize(
