@@ -171,11 +171,14 @@ def traefik_static(settings: Settings) -> Row:
         "lifeCycle": {"graceTimeOut": f"{int(settings['drain_seconds'])}s"},
     }
     redirect = {"entryPoint": {"to": "websecure", "scheme": "https", "permanent": True, "priority": 1}}
+    # What tries the names before Traefik asks for them is answered beside Traefik's own challenges.
+    bypass: Row = {"allowACMEByPass": True} if settings.get("acme_email") else {}
     static: Row = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "entryPoints": {
             "web": {
                 "address": ":80",
+                **bypass,
                 "transport": transport,
                 **forwarded,
                 "http": {**common, "redirections": redirect},
@@ -250,7 +253,8 @@ def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
         http.setdefault("services", {})[CHALLENGES] = {
             "loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}
         }
-        rule = "PathPrefix(`/.well-known/acme-challenge/`)"
+        ours = "shipshape-" if settings.get("acme_email") else ""
+        rule = f"PathPrefix(`/.well-known/acme-challenge/{ours}`)"
         http["routers"] = {CHALLENGES: {"entryPoints": ["web"], "rule": rule, "priority": 1000, "service": CHALLENGES}}
     return {"tls": {"options": {"default": tls}}, "http": http}
 
@@ -334,7 +338,9 @@ class _Site:
         return ""
 
     def tls(self, names: Sequence[str]) -> Row:
-        if not _has_own_acme(self.owner, self.settings):
+        # What would be refused is not asked for.
+        obstacles = self.settings.get("obstacles") or {}
+        if not _has_own_acme(self.owner, self.settings) or self.owner["name"] in obstacles:
             return {}
         # From a wildcard's rule Traefik does not learn the names.
         wildcard = any(name.startswith("*.") for name in names)
@@ -679,6 +685,16 @@ def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]
     return rows
 
 
+def traefik_own(sites: Iterable[Site], settings: Settings) -> list[Row]:
+    """The sites whose certificates Traefik gets by itself, for the module traefik_certificates."""
+    rows = []
+    for site in sites:
+        names = [str(name) for name in (*whole_domains(site), *(site.get("redirect_domains") or []))]
+        if names and _has_own_acme(site, settings):
+            rows.append({"name": site["name"], "domains": names})
+    return rows
+
+
 def traefik_self_signed(sites: Iterable[Site], settings: Settings) -> list[Row]:
     """The certificates that must exist before there is an authority's, for the module web_server."""
     return [
@@ -738,8 +754,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "traefik_acme_storage": acme_storage,
             "traefik_file_servers": traefik_file_servers,
             "traefik_files": traefik_files,
+            "traefik_own": traefik_own,
             "traefik_self_signed": traefik_self_signed,
             "traefik_service": traefik_service,
             "traefik_static": lambda settings: to_text(traefik_static(settings)),

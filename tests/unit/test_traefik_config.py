@@ -321,6 +321,22 @@ def test_each_authority_has_its_own_store_so_that_no_certificate_for_tests_stays
     assert stores == [usual, usual, "/var/lib/traefik/acme-acme-staging-v02.api.letsencrypt.org.json"]
 
 
+def test_a_site_that_would_be_refused_is_not_asked_for_and_none_is_taken_from_the_disk() -> None:
+    given = settings(acme_email="ops@malar.in", obstacles={"api": "DNS …"})
+    routers = filters.traefik_site({**proxy_site(1), "redirect_domains": ["www.malar.in"]}, given)["http"]["routers"]
+    assert routers["api"]["tls"] == routers["api-redirect"]["tls"] == {}
+    assert filters.traefik_certificates([proxy_site(1)], given) == []
+    assert [row["name"] for row in filters.traefik_own([proxy_site(1)], given)] == ["api"]
+
+
+def test_names_are_tried_beside_traefiks_own_challenges() -> None:
+    given = settings(acme_email="ops@malar.in", acme_webroot="/var/www/acme")
+    rule = filters.traefik_base([proxy_site(1)], given)["http"]["routers"]["shipshape-challenges"]["rule"]
+    assert rule == "PathPrefix(`/.well-known/acme-challenge/shipshape-`)"
+    assert filters.traefik_static(given)["entryPoints"]["web"]["allowACMEByPass"] is True
+    assert "allowACMEByPass" not in filters.traefik_static(settings())["entryPoints"]["web"]
+
+
 def test_names_are_proven_by_dns_where_a_provider_is_named() -> None:
     given = settings(acme_email="ops@malar.in", acme_dns_provider="digitalocean")
     acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
