@@ -183,7 +183,13 @@ def traefik_static(settings: Settings) -> Row:
                 **forwarded,
                 "http": {**common, "redirections": redirect},
             },
-            "websecure": {"address": ":443", "transport": transport, **forwarded, "http": {**common, "tls": {}}},
+            "websecure": {
+                "address": ":443",
+                "transport": transport,
+                **forwarded,
+                "http": {**common, "tls": {}},
+                **({"http3": {}} if settings.get("http3") else {}),
+            },
             "metrics": {"address": f"127.0.0.1:{int(settings['metrics_port'])}", "http": common},
         },
         "providers": {

@@ -559,6 +559,7 @@ ACME_DNS = Table(
 
 GLOBALS = {
     "proxy": Key(Text(PROXY, (matches("nginx|traefik", PROXY),))),
+    "http3": Key(Flag("true (HTTP/3 beside HTTP/2, on port 443 of UDP; nginx from 1.25 on) or false")),
     "tls_policy": Key(Text(TLS_POLICY, (matches("intermediate|modern", TLS_POLICY),))),
     "acme_email": Key(Text("your email address: the certificate authority writes to it", (email,))),
     "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
@@ -586,6 +587,8 @@ WIRED = {
     "hardening_contributed_forwarding": "",
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
+    "nginx_http3": "http3",
+    "traefik_http3": "http3",
     "nginx_acme_webroot": "",
     "traefik_acme_webroot": "",
     "certbot_email": "acme_email",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -327,6 +328,18 @@ def test_a_site_that_would_be_refused_is_not_asked_for_and_none_is_taken_from_th
     assert routers["api"]["tls"] == routers["api-redirect"]["tls"] == {}
     assert filters.traefik_certificates([proxy_site(1)], given) == []
     assert [row["name"] for row in filters.traefik_own([proxy_site(1)], given)] == ["api"]
+
+
+def test_http3_is_spoken_where_it_is_wanted() -> None:
+    assert filters.traefik_static(settings(http3=True))["entryPoints"]["websecure"]["http3"] == {}
+    assert "http3" not in filters.traefik_static(settings())["entryPoints"]["websecure"]
+
+
+def test_a_client_hears_of_http3_and_traefik_listens_for_it(tmp_path: Path, upstream: Upstream) -> None:
+    with Traefik(tmp_path, [proxy_site(upstream.port)], http3=True).running() as traefik:
+        assert "h3=" in str(traefik.get("api.test", "/").header("Alt-Svc"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", traefik.https))
 
 
 def test_names_are_tried_beside_traefiks_own_challenges() -> None:
