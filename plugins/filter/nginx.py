@@ -66,7 +66,11 @@ def nginx_features(version: str) -> dict[str, bool]:
     found = _version(version)
     # A release is named by two numbers (1.22) and then has every feature of its last patch.
     patched = found if len(found) > 2 else (*found[:2], 999)
-    return {"http2_directive": patched >= (1, 25, 1), "reject_handshake": patched >= (1, 19, 4)}
+    return {
+        "http2_directive": patched >= (1, 25, 1),
+        "reject_handshake": patched >= (1, 19, 4),
+        "http3": patched >= (1, 25),
+    }
 
 
 def nginx_quote(value: Any) -> str:

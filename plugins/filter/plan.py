@@ -26,7 +26,8 @@ def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[s
     """Each role's input on one host."""
     try:
         proxy = str(hostvars[host].get("proxy") or "nginx")
-        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host, proxy)
+        http3 = bool(hostvars[host].get("http3"))
+        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host, proxy, http3)
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error

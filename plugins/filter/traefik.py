@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ DYNAMIC = "/etc/traefik/dynamic"
 TLS = "/etc/shipshape/tls"
 SERVICE = "traefik.service"
 ACME = "acme"
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 #: The file server behind Traefik, which serves no files itself.
 FILES = "shipshape-files"
 CHALLENGES = "shipshape-challenges"
@@ -112,6 +113,8 @@ def _hosts(names: Iterable[Any]) -> str:
 
 
 def _host_rule(name: str) -> str:
+    if name.startswith("*."):
+        return f"HostRegexp(`^[^.]+{re.escape(name[1:])}$`)"
     # Host() refuses an IPv6 address.
     host = _host(name)
     return f"HostRegexp(`^{re.escape(host)}$`)" if host.startswith("[") else f"Host({_quoted(host)})"
@@ -144,6 +147,16 @@ def _merged_headers(site: Site, defaults: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in merged.values() if value}
 
 
+def acme_storage(directory: str) -> str:
+    """Where the account and the certificates of an authority are kept.
+
+    Traefik shows what it has of a name, whoever issued it: certificates for tests would stay until their end after the
+    switch to real ones. So each authority has a file of its own; the way back finds what it had.
+    """
+    host = "" if directory in ("", LETS_ENCRYPT) else "-" + str(urlsplit(directory).hostname or "")
+    return f"/var/lib/traefik/acme{host}.json"
+
+
 def traefik_static(settings: Settings) -> Row:
     """The static file: what Traefik reads once, when it starts."""
     # The droplet itself is one: a site of ours may pass a path on to another site of ours.
@@ -158,16 +171,25 @@ def traefik_static(settings: Settings) -> Row:
         "lifeCycle": {"graceTimeOut": f"{int(settings['drain_seconds'])}s"},
     }
     redirect = {"entryPoint": {"to": "websecure", "scheme": "https", "permanent": True, "priority": 1}}
+    # What tries the names before Traefik asks for them is answered beside Traefik's own challenges.
+    bypass: Row = {"allowACMEByPass": True} if settings.get("acme_email") else {}
     static: Row = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "entryPoints": {
             "web": {
                 "address": ":80",
+                **bypass,
                 "transport": transport,
                 **forwarded,
                 "http": {**common, "redirections": redirect},
             },
-            "websecure": {"address": ":443", "transport": transport, **forwarded, "http": {**common, "tls": {}}},
+            "websecure": {
+                "address": ":443",
+                "transport": transport,
+                **forwarded,
+                "http": {**common, "tls": {}},
+                **({"http3": {}} if settings.get("http3") else {}),
+            },
             "metrics": {"address": f"127.0.0.1:{int(settings['metrics_port'])}", "http": common},
         },
         "providers": {
@@ -190,10 +212,15 @@ def traefik_static(settings: Settings) -> Row:
     if settings.get("acme_email"):
         acme: Row = {
             "email": str(settings["acme_email"]),
-            "storage": "/var/lib/traefik/acme.json",
+            "storage": acme_storage(str(settings.get("acme_directory") or "")),
             "keyType": "EC256",
-            "httpChallenge": {"entryPoint": "web"},
         }
+        if provider := settings.get("acme_dns_provider"):
+            acme["dnsChallenge"] = {"provider": str(provider)}
+            if seconds := int(settings.get("acme_dns_propagation_seconds") or 0):
+                acme["dnsChallenge"]["propagation"] = {"delayBeforeChecks": f"{seconds}s"}
+        else:
+            acme["httpChallenge"] = {"entryPoint": "web"}
         if settings.get("acme_directory"):
             acme["caServer"] = str(settings["acme_directory"])
         if settings.get("acme_ca_bundle"):
@@ -232,7 +259,8 @@ def traefik_base(sites: Iterable[Site], settings: Settings) -> Row:
         http.setdefault("services", {})[CHALLENGES] = {
             "loadBalancer": {"servers": [{"url": url}], "passHostHeader": False}
         }
-        rule = "PathPrefix(`/.well-known/acme-challenge/`)"
+        ours = "shipshape-" if settings.get("acme_email") else ""
+        rule = f"PathPrefix(`/.well-known/acme-challenge/{ours}`)"
         http["routers"] = {CHALLENGES: {"entryPoints": ["web"], "rule": rule, "priority": 1000, "service": CHALLENGES}}
     return {"tls": {"options": {"default": tls}}, "http": http}
 
@@ -315,16 +343,31 @@ class _Site:
         """What of the path belongs to where the site is, and is seen by it."""
         return ""
 
-    @property
-    def tls(self) -> Row:
-        return {"certResolver": ACME} if _has_own_acme(self.owner, self.settings) else {}
+    def tls(self, names: Sequence[str]) -> Row:
+        # What would be refused is not asked for.
+        obstacles = self.settings.get("obstacles") or {}
+        if not _has_own_acme(self.owner, self.settings) or self.owner["name"] in obstacles:
+            return {}
+        # From a wildcard's rule Traefik does not learn the names.
+        wildcard = any(name.startswith("*.") for name in names)
+        domains: Row = {"domains": [{"main": names[0], "sans": list(names[1:])}]} if wildcard else {}
+        return {"certResolver": ACME} | domains
 
     def root(
-        self, part: str, rule: str, middlewares: list[str], service: str = "", priority: int = APP_PRIORITY
+        self,
+        part: str,
+        rule: str,
+        middlewares: list[str],
+        names: Sequence[str],
+        service: str = "",
+        priority: int = APP_PRIORITY,
     ) -> None:
-        """What a request meets first. Without a service, one of the routers that have it as a parent goes on."""
-        row = {"entryPoints": ["websecure"], "rule": rule, "priority": priority, "middlewares": middlewares}
-        self.routers[f"{self.name}{part}"] = row | ({"service": service} if service else {}) | {"tls": self.tls}
+        """What a request for one of the names meets first. Without a service, one of the routers that have it as a
+        parent goes on."""
+        # A name goes before the wildcard of another site.
+        priority -= any(name.startswith("*.") for name in names)
+        row: Row = {"entryPoints": ["websecure"], "rule": rule, "priority": priority, "middlewares": middlewares}
+        self.routers[f"{self.name}{part}"] = row | ({"service": service} if service else {}) | {"tls": self.tls(names)}
 
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
         """What answers in the end, whichever way it is come to."""
@@ -363,12 +406,12 @@ class _Site:
         return self.middleware("headers", {"headers": headers})
 
     def redirects(self, headers: str) -> None:
-        names = self.site.get("redirect_domains") or []
+        names = [str(name) for name in self.site.get("redirect_domains") or []]
         if not names:
             return
         target = {"regex": r"^https?://[^/]+/(.*)$", "replacement": f"https://{_host(self.domains[0])}/${{1}}"}
         redirect = self.middleware("redirect", {"redirectRegex": {**target, "permanent": True}})
-        self.root("-redirect", _hosts(names), [headers, redirect], "noop@internal")
+        self.root("-redirect", _hosts(names), [headers, redirect], names, "noop@internal")
 
     def other(self, part: str, rule: str, said: Mapping[str, Any], prefix: str, priority: int, body: str) -> None:
         """What another server answers: it is asked by its own name, as is its certificate."""
@@ -497,7 +540,7 @@ class _Site:
 
     def way_in(self, chain: list[str]) -> None:
         """The router through which all others are come to."""
-        self.root("", f"{_hosts(self.domains)} && {NO_DOTFILES}", chain)
+        self.root("", f"{_hosts(self.domains)} && {NO_DOTFILES}", chain, self.domains)
 
     def files(self, body: str) -> None:
         self.router("files", EVERYWHERE, FILES, [body], APP_PRIORITY)
@@ -587,7 +630,7 @@ class _Mounted(_Site):
             # Of the prefix alone nothing is left, which no rule would match.
             slash = self.middleware("strip-all", {"replacePathRegex": {"regex": "^$", "replacement": "/"}})
             chain = [*chain, strip, slash]
-        self.root("", self.rule(_below(self.mount.path)), chain, priority=self.priority)
+        self.root("", self.rule(_below(self.mount.path)), chain, [self.mount.domain], priority=self.priority)
 
     def files(self, body: str) -> None:
         # The file server knows it by a name of ours.
@@ -597,7 +640,8 @@ class _Mounted(_Site):
         target = {"regex": rf"^(https?://[^/]+{re.escape(self.mount.path)})(\?.*)?$", "replacement": "${1}/${2}"}
         slash = self.middleware("slash", {"redirectRegex": {**target, "permanent": True}})
         rule = self.rule(f"Path({_quoted(self.mount.path)})")
-        self.root("-slash", rule, [f"{self.name}-headers", slash], "noop@internal", self.priority + 1)
+        chain = [f"{self.name}-headers", slash]
+        self.root("-slash", rule, chain, [self.mount.domain], "noop@internal", self.priority + 1)
 
 
 def traefik_file_servers(sites: Iterable[Site]) -> list[Row]:
@@ -644,6 +688,16 @@ def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]
                 "default": any(_is_address(domain) for domain in names),
             }
         )
+    return rows
+
+
+def traefik_own(sites: Iterable[Site], settings: Settings) -> list[Row]:
+    """The sites whose certificates Traefik gets by itself, for the module traefik_certificates."""
+    rows = []
+    for site in sites:
+        names = [str(name) for name in (*whole_domains(site), *(site.get("redirect_domains") or []))]
+        if names and _has_own_acme(site, settings):
+            rows.append({"name": site["name"], "domains": names})
     return rows
 
 
@@ -706,8 +760,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "traefik_acme_storage": acme_storage,
             "traefik_file_servers": traefik_file_servers,
             "traefik_files": traefik_files,
+            "traefik_own": traefik_own,
             "traefik_self_signed": traefik_self_signed,
             "traefik_service": traefik_service,
             "traefik_static": lambda settings: to_text(traefik_static(settings)),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.client
+import http.server
 import os
 import re
 import secrets
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 CHALLENGES = ".well-known/acme-challenge"
 TIMEOUT = 10
@@ -23,6 +27,17 @@ STAGING = "acme_staging: true (certbot_staging: true for the role alone)"
 
 #: What authorities and certbot say, and what to do about it. The first that matches explains.
 EXPLANATIONS: Tuple[Tuple[str, str], ...] = (
+    (
+        r"using the DigitalOcean API|communicating with the DigitalOcean API|Unable to determine base domain",
+        "The record could not be made in DNS. The token in acme_dns (certbot_dns for the role alone) needs the scopes "
+        "domain:read, domain:create, domain:update and domain:delete, and its account the zone of this name.",
+    ),
+    (
+        r"Incorrect TXT record|No TXT record found|looking up TXT",
+        "The authority did not find the record that was made for it. The zone's name servers must be DigitalOcean's "
+        "(ask 'dig NS' for the domain), and they may need longer: propagation_seconds in acme_dns (certbot_dns for "
+        "the role alone).",
+    ),
     (
         r"too many failed authorizations|too many invalid authorizations",
         "The authority has seen too many failed attempts for this name. Mend the cause (its DNS record, port 80), "
@@ -89,7 +104,7 @@ TRANSIENT = re.compile(
 )
 
 
-def explain(output: str) -> str:
+def explain(output: str, log: str = "See /var/log/letsencrypt/letsencrypt.log on the droplet.") -> str:
     """What the authority said, shortened to the lines that matter, and what to do about it."""
     wanted = []
     for line in output.splitlines():
@@ -100,7 +115,7 @@ def explain(output: str) -> str:
     for pattern, advice in EXPLANATIONS:
         if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
             return f"{said}\n{advice}"
-    return f"{said}\nSee /var/log/letsencrypt/letsencrypt.log on the droplet."
+    return f"{said}\n{log}"
 
 
 def own_addresses() -> List[str]:
@@ -146,12 +161,16 @@ def fetch(address: str, name: str, path: str) -> Tuple[int, bytes]:
     return response.status, body
 
 
-def obstacle(name: str, webroot: str) -> Optional[str]:
-    """Why an authority would refuse this name. None when it leads, over port 80, to a file we put in the webroot."""
+def obstacle(name: str, webroot: str, own_is_enough: bool = False) -> Optional[str]:
+    """Why an authority would refuse this name. None when it leads, over port 80, to a file we put in the webroot.
+
+    With `own_is_enough` an address of this droplet's own is right as it is: the server that will answer there is not
+    up yet, or not as it will be.
+    """
     here = own_addresses()
     this = "this droplet is %s" % (" and ".join(here) or "without an address")
     if name.startswith("*."):
-        return f"{name}: a wildcard cannot be proven over HTTP. Name the domains one by one."
+        return f"{name}: a wildcard cannot be proven over HTTP. Set acme_dns (certbot_dns for the role alone)."
     addresses = resolve(name)
     if not addresses:
         record = f"'{name} A {here[0]}'" if here else "an A record"
@@ -165,6 +184,8 @@ def obstacle(name: str, webroot: str) -> Optional[str]:
             handle.write(token)
         os.chmod(file, 0o644)
         for address in addresses:
+            if own_is_enough and address in here:
+                continue
             problem = _try(address, name, "/" + path, token.encode(), address in here, this)
             # A web server that was told to reload a moment ago may still answer by its old configuration.
             for _attempt in range(PATIENCE if address in here else 0):
@@ -178,6 +199,32 @@ def obstacle(name: str, webroot: str) -> Optional[str]:
         if os.path.exists(file):
             os.unlink(file)
     return None
+
+
+class _Page(http.server.SimpleHTTPRequestHandler):
+    """A file of the webroot, and nothing about it in a log."""
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@contextlib.contextmanager
+def answering(webroot: str, port: int = 80) -> Iterator[None]:
+    """Have the webroot answered for while no web server does it."""
+    try:
+        server = http.server.ThreadingHTTPServer(("", port), functools.partial(_Page, directory=webroot))
+    except OSError:
+        # One is up.
+        yield
+        return
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _try(address: str, name: str, path: str, token: bytes, ours: bool, this: str) -> Optional[str]:
@@ -200,6 +247,8 @@ def _try(address: str, name: str, path: str, token: bytes, ours: bool, this: str
 
 def served(name: str, port: int) -> Optional[bytes]:
     """The certificate that the local web server shows for a name, or None when none answers."""
+    if name.startswith("*."):
+        name = "any" + name[1:]
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

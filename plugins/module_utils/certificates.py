@@ -89,6 +89,19 @@ def read(module: AnsibleModule, path: str) -> Optional[Certificate]:
     return parse(out)
 
 
+def parse_pem(module: AnsibleModule, text: str) -> Optional[Certificate]:
+    """The first certificate of a PEM text; None when it is none."""
+    command = [openssl(module), "x509", "-noout", "-subject", "-dates", "-ext", "subjectAltName"]
+    code, out, _err = module.run_command(command, data=text)
+    return parse(out) if code == 0 and "notAfter" in out else None
+
+
+def is_for(certificate: Certificate, name: str) -> bool:
+    """Whether a certificate is for a name, by itself or by a wildcard."""
+    wanted = normal_name(name)
+    return wanted in certificate.names or "*." + wanted.partition(".")[2] in certificate.names
+
+
 def openssl(module: AnsibleModule) -> str:
     program = module.get_bin_path("openssl")
     if not program:

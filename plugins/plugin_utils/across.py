@@ -121,6 +121,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     apps = apps_of(variables)
     yield from _domains(apps)
     yield from _neighbours(apps)
+    yield from _wildcards(apps, variables)
     yield from _ports(apps, variables)
     yield from _rules(apps, variables)
     yield from _databases(apps)
@@ -208,6 +209,22 @@ def _neighbours(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
                 if covers(mount.path, whole) and not any(covers(location, whole) for location in locations):
                     found = f"{path}, which apps.{guest} answers: it is at {mount.domain}{mount.path}"
                     yield Problem(("apps", owner, *steps), found, f"a path of this app, or the same at apps.{guest}")
+
+
+def _wildcards(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:
+    """What is for any name below another one, which only a record in DNS can prove."""
+    for name, app in apps.items():
+        for key in ("domains", "redirect_domains"):
+            for index, domain in _entries(app.get(key)):
+                path: Path = ("apps", name, key, index)
+                if not domain.startswith("*."):
+                    continue
+                if "acme_dns" not in variables:
+                    wanted = "`acme_dns` beside `apps`, or each name by itself: over HTTP no wildcard can be proven"
+                    yield Problem(path, f"{domain}, a wildcard", wanted)
+                elif key == "domains" and index == 0:
+                    wanted = f"a name first, such as {domain[2:]}: others lead to it, and deploys try the app by it"
+                    yield Problem(path, f"{domain}, a wildcard", wanted)
 
 
 def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Iterator[Problem]:

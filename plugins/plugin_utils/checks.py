@@ -83,15 +83,13 @@ def placeholder(value: str) -> Fault | None:
 
 
 def domain(value: str) -> Fault | None:
-    """A name for a site: hostname or address."""
+    """A name for a site: hostname, wildcard or address."""
     if is_address(value):
         wanted = "the droplet's public address, or better a domain that points to it"
         return Fault(f"{value}, an address reserved for documentation", wanted) if example_address(value) else None
     if "://" in value or "/" in value:
         return Fault(f"{quoted(value)}, a URL", f"the hostname alone: {quoted(urlsplit(value).hostname or 'name')}")
-    if value.startswith("*."):
-        wanted = "each name by itself: a certificate for all of them cannot be had over HTTP"
-        return Fault(f"{quoted(value)}, a wildcard", wanted)
+    value = value.removeprefix("*.")
     if not value.isascii():
         try:
             wanted = f"its ASCII form: {value.encode('idna').decode()}"

@@ -543,11 +543,27 @@ PROXY = "nginx (as without this key) or traefik"
 TLS_POLICY = "intermediate (TLS 1.2 and 1.3, as without this key) or modern (1.3 only)"
 ACME_DIRECTORY = "the https URL of the certificate authority's directory; without one, Let's Encrypt"
 
+ACME_DNS = Table(
+    {
+        "provider": Key(
+            Text("digitalocean", (matches("digitalocean", "digitalocean, the one provider that is known here"),)), True
+        ),
+        "token": Key(Text("a token for the provider's API, from the vault", (strong(20, ISSUED),), True), True),
+        "propagation_seconds": Key(
+            Number("seconds until all of the provider's name servers know a record, 1 to 3600", 1, 3600)
+        ),
+    },
+    'who has your zones, such as {provider: digitalocean, token: "{{ vault_digitalocean_token }}"}: names are then '
+    "proven by records in DNS and may be wildcards",
+)
+
 GLOBALS = {
     "proxy": Key(Text(PROXY, (matches("nginx|traefik", PROXY),))),
+    "http3": Key(Flag("true (HTTP/3 beside HTTP/2, on port 443 of UDP; nginx from 1.25 on) or false")),
     "tls_policy": Key(Text(TLS_POLICY, (matches("intermediate|modern", TLS_POLICY),))),
     "acme_email": Key(Text("your email address: the certificate authority writes to it", (email,))),
     "acme_directory": Key(Text(ACME_DIRECTORY, (https_url,))),
+    "acme_dns": Key(ACME_DNS),
     "acme_staging": Key(Flag("true (test certificates that browsers refuse) or false")),
     "admins": Key(Items(ADMIN, ADMINS, least=1), required=True),
     "environment_name": Key(
@@ -571,11 +587,15 @@ WIRED = {
     "hardening_contributed_forwarding": "",
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
+    "nginx_http3": "http3",
+    "traefik_http3": "http3",
     "nginx_acme_webroot": "",
     "traefik_acme_webroot": "",
     "certbot_email": "acme_email",
     "certbot_directory": "acme_directory",
     "certbot_staging": "acme_staging",
+    "certbot_dns": "acme_dns",
+    "traefik_acme_dns": "acme_dns",
     "certbot_webroot": "",
     "certbot_reload_command": "",
     "app_list": "apps",

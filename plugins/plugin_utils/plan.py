@@ -219,7 +219,7 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str) -> list[Row]:
+def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str, http3: bool) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
     `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
@@ -229,6 +229,8 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
     if host in topology.proxy:
         for name, port in (("http", 80), ("https", 443)):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": ["*"], "sources": []})
+        if http3:
+            rows.append({"name": "http3", "port": 443, "protocol": "udp", "addresses": ["*"], "sources": []})
         for name, port in PROXY_PORTS.get(proxy, {}).items():
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [LOOPBACK], "sources": []})
     proxies = [host_network(topology.addresses[proxy]) for proxy in topology.proxy if proxy != host]
@@ -290,12 +292,12 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
-def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx") -> Row:
+def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx", http3: bool = False) -> Row:
     """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
     postgresql = _postgresql(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql, proxy)
+    listens = _listens(apps, topology, host, postgresql, proxy, http3)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,

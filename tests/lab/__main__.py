@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.lab import droplet, image, local, registry, repository, scenarios, services, settings
+from tests.lab import dns, droplet, image, local, registry, repository, scenarios, services, settings
 from tests.lab.engine import LabError
 
 
@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
         "images", nargs="*", help="others to push: TAG=VERSION, or TAG=VERSION:WAY; crash and sick are ways"
     )
     verb.set_defaults(run=lambda given: registry.ensure_registry(given.images))
+
+    verb = verbs.add_parser("dns", help="start DigitalOcean's API for DNS with its name server, and an authority")
+    verb.set_defaults(run=lambda given: dns.ensure_dns())
 
     verb = verbs.add_parser("droplet", help="start a bare droplet and print its address")
     verb.add_argument("name")

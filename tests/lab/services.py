@@ -52,7 +52,7 @@ def _ensure_image() -> str:
         binaries = Path(context, "bin")
         binaries.mkdir()
         for program in PROGRAMS:
-            shutil.copy(_installed(program), binaries / program)
+            shutil.copy(installed(program), binaries / program)
         labels = ("--label", settings.LABEL, "--label", f"{DIGEST}={digest}")
         docker("build", "--tag", name, *labels, "--build-arg", f"BASE={base}", context)
     return name
@@ -64,11 +64,11 @@ def _digest(base: str) -> str:
         if path.is_file():
             digest.update(str(path.relative_to(BUILD)).encode() + path.read_bytes())
     for program in PROGRAMS:
-        digest.update(str(_installed(program).stat().st_size).encode())
+        digest.update(str(installed(program).stat().st_size).encode())
     return digest.hexdigest()[:16]
 
 
-def _installed(program: str) -> Path:
+def installed(program: str) -> Path:
     """The binary that came in a wheel with this interpreter's environment."""
     path = Path(sys.executable).with_name(program)
     if not path.exists():

@@ -50,6 +50,10 @@ REGISTRY_ADDRESS = "10.77.0.5"
 REGISTRY_DOMAIN = "registry.test"
 REGISTRY_LOGIN = STATE / "registry.json"
 
+DNS = "shipshape-dns"
+DNS_ADDRESS = "10.77.0.6"
+DNS_ACCOUNT = STATE / "dns.json"
+
 LOCAL_DROPLET = "shipshape-local"
 LOCAL_ADDRESS = "10.77.0.10"
 LOCAL_INVENTORY = PROJECT / "inventories" / "local"

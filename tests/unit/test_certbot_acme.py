@@ -159,6 +159,8 @@ def test_a_wildcard_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
             "not an internal one",
         ),
         ("urn:ietf:params:acme:error:accountDoesNotExist :: Account not found", "certbot unregister"),
+        ("Error adding TXT record using the DigitalOcean API: 403", "domain:create"),
+        ('Type:   unauthorized\nDetail: Incorrect TXT record "x" found', "propagation_seconds"),
         ("something nobody has seen", "letsencrypt.log"),
     ],
 )

@@ -19,6 +19,7 @@ CERTBOT = """#!/bin/sh
 echo "$@" >> {log}
 while [ $# -gt 0 ]; do
   case $1 in
+    --authenticator) proof=$2;; --dns-*-credentials) credentials="$2";;
     --cert-name) name=$2;; --config-dir) config=$2;; --server) server=$2;;
     --domain) names="$names${{names:+,}}DNS:$2";;
   esac
@@ -28,7 +29,8 @@ case $names in *refused*) echo "  Type:   unauthorized" >&2; exit 1;; esac
 mkdir -p $config/live/$name $config/renewal
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN=ca \\
   -addext subjectAltName=$names -keyout $config/live/$name/privkey.pem -out $config/live/$name/fullchain.pem 2>/dev/null
-echo "server = $server" > $config/renewal/$name.conf
+printf 'server = %s\\nauthenticator = %s\\n' "$server" "${{proof:-webroot}}" > $config/renewal/$name.conf
+[ -z "$credentials" ] || echo "dns_digitalocean_credentials = $credentials" >> $config/renewal/$name.conf
 """
 
 
@@ -193,6 +195,78 @@ def test_a_directory_of_somebody_else_is_not_replaced(droplet: Droplet) -> None:
     result = droplet.certificates(SHOP)
     assert result["failed"] and "move the directory away" in result["msg"]
     assert (droplet.root / "tls/shop/fullchain.pem").read_text() == "mine"
+
+
+class TestDns:
+    """Names that are proven by records at a provider."""
+
+    WILD = {"name": "wild", "domains": ["shop.test", "*.shop.test"]}
+
+    def run(
+        self, droplet: Droplet, *specs: dict[str, Any], provider: str = "digitalocean", **more: Any
+    ) -> dict[str, Any]:
+        credentials = str(droplet.root / "etc/dns.ini")
+        if provider and not more.get("check"):
+            (droplet.root / "etc").mkdir(exist_ok=True)
+            (droplet.root / "etc/dns.ini").write_text("dns_digitalocean_token = t0ken\n")
+        return droplet.certificates(*specs, dns_provider=provider, dns_credentials=credentials, **more)
+
+    def test_certbot_is_told_where_the_token_is_and_not_the_token(self, droplet: Droplet) -> None:
+        result = self.run(droplet, self.WILD, dns_propagation_seconds=5)
+        assert result["changed"] and not result.get("failed"), result
+        asked = droplet.asked[0]
+        assert "--authenticator dns-digitalocean --preferred-challenges dns" in asked and "--webroot" not in asked
+        assert f"--dns-digitalocean-credentials {droplet.root}/etc/dns.ini" in asked and "t0ken" not in asked
+        assert "--dns-digitalocean-propagation-seconds 5" in asked and "--domain *.shop.test" in asked
+        assert not self.run(droplet, self.WILD)["changed"] and len(droplet.asked) == 1
+
+    def test_another_proof_makes_it_ask_again_and_what_is_there_stays_until_then(self, droplet: Droplet) -> None:
+        droplet.certificates(SHOP)
+        foreseen = self.run(droplet, SHOP, check=True)
+        assert foreseen["changed"] and foreseen["certificates"][0]["action"] == "it is proven over HTTP and not by DNS"
+        result = self.run(droplet, SHOP)
+        assert result["certificates"][0]["error"] == "" and len(droplet.asked) == 2
+        assert "--force-renewal" in droplet.asked[1]
+        assert not self.run(droplet, SHOP)["changed"]
+        # And back: the credentials go when nothing is renewed by them any more.
+        foreseen = self.run(droplet, SHOP, provider="", check=True)
+        assert foreseen["certificates"][0]["action"] == "it is proven by DNS and not over HTTP"
+        assert (droplet.root / "etc/dns.ini").exists()
+        result = self.run(droplet, SHOP, provider="")
+        assert result["changed"] and "--webroot" in droplet.asked[2]
+        assert not (droplet.root / "etc/dns.ini").exists()
+        assert not self.run(droplet, SHOP, provider="")["changed"]
+
+    def test_credentials_stay_while_something_is_renewed_by_them(self, droplet: Droplet) -> None:
+        refused = {"name": "bad", "domains": ["bad.test"]}
+        self.run(droplet, SHOP, refused)
+        result = self.run(droplet, SHOP, {"name": "bad", "domains": ["refused.test"]}, provider="")
+        assert result["failed"] and (droplet.root / "etc/dns.ini").exists()
+        # One that is declared no more is still renewed.
+        self.run(droplet, SHOP, provider="")
+        assert (droplet.root / "etc/dns.ini").exists()
+
+    def test_one_that_somebody_has_proven_in_another_way_stays_over_http(self, droplet: Droplet) -> None:
+        droplet.certificates(SHOP)
+        note = droplet.root / "etc/renewal/shop.conf"
+        note.write_text(note.read_text().replace("webroot", "nginx"))
+        assert not droplet.certificates(SHOP)["changed"]
+
+    def test_a_provider_that_cannot_be_asked_is_told_before_the_authority_is_asked(self, droplet: Droplet) -> None:
+        # No name is resolved in this test: the API cannot be reached.
+        environment = {"https_proxy": "http://127.0.0.1:1"}
+        os.environ.update(environment)
+        try:
+            result = self.run(droplet, SHOP, self.WILD, preflight=True)
+            assert result["failed"] and droplet.asked == []
+            assert "shop, wild: DigitalOcean's API cannot be reached from this droplet" in result["msg"]
+            assert "t0ken" not in json.dumps(result)
+            # What is there is not in danger yet.
+            self.run(droplet, SHOP)
+            assert not self.run(droplet, SHOP, preflight=True).get("failed")
+        finally:
+            for name in environment:
+                del os.environ[name]
 
 
 class TestSelfSigned:

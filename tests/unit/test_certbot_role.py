@@ -51,6 +51,16 @@ def test_renewal_is_at_midnight_and_noon_by_a_line_that_cron_understands() -> No
     assert "REQUESTS_CA_BUNDLE" not in template((ROLE / "templates/cron.j2").read_text(), {})
 
 
+def test_the_plugin_of_a_dns_provider_comes_with_it() -> None:
+    given = {"certbot_dns": {"provider": "digitalocean", "token": "t0ken"}}
+    assert "python3-certbot-dns-digitalocean" in template("{{ certbot_export_packages }}", given)
+    assert "dns" not in template("{{ certbot_export_packages }}", {})
+    text = template((ROLE / "templates/dns.ini.j2").read_text(), given)
+    assert "dns_digitalocean_token = t0ken" in text.splitlines()
+    file = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__certbot_dns_files"][0]
+    assert file["mode"] == "0600" and file["secret"]
+
+
 @pytest.mark.parametrize(("first", "second", "code"), [("true", "true", 0), ("false", "true", 1), ("true", "false", 1)])
 def test_the_deploy_hook_fails_when_the_web_server_is_not_reloaded(first: str, second: str, code: int) -> None:
     hook = template(

@@ -77,6 +77,13 @@ def test_what_traefik_needs_beside_the_web_is_for_the_host_alone() -> None:
     assert planned["nginx_sites"] == nginx["nginx_sites"]
 
 
+def test_http3_opens_its_port_of_udp_on_the_proxies_alone() -> None:
+    web = plan(APPS, THREE, "web1", http3=True)["hardening_contributed_firewall_rules"]
+    assert {"name": "http3", "port": 443, "protocol": "udp"} in web
+    server = plan(APPS, THREE, "app1", http3=True)["hardening_contributed_firewall_rules"]
+    assert "udp" not in [rule["protocol"] for rule in server]
+
+
 def test_a_python_site_has_what_nginx_needs() -> None:
     assert site(APPS, ONE, "web1", "malar-api") == {
         "name": "malar-api",

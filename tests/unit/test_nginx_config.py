@@ -99,6 +99,24 @@ def test_each_version_gets_the_http2_and_default_server_it_understands(
     assert ("/etc/shipshape/tls/default/fullchain.pem" in default) is not rejects
 
 
+@pytest.mark.parametrize(("version", "speaks"), [("1.24", False), ("1.26", True), ("1.28", True)])
+def test_http3_is_spoken_where_it_is_wanted_and_nginx_can(version: str, speaks: bool) -> None:
+    site = static_site(Path("/srv/web"), redirect_domains=["www.web.test"])
+    wanted = {"nginx_version": version, "nginx_sites": [site], "nginx_http3": True}
+    files = render_all(wanted)
+    servers = files["/etc/nginx/shipshape/sites/web.conf"]
+    assert servers.count("listen 443 quic;") == servers.count("add_header Alt-Svc") == (2 if speaks else 0)
+    assert ("listen 443 quic reuseport default_server;" in files["/etc/nginx/shipshape/default.conf"]) is speaks
+    for text in render_all({**wanted, "nginx_http3": False}).values():
+        assert "quic" not in text and "Alt-Svc" not in text
+
+
+def test_whom_the_proxy_bans_cannot_come_by_http3() -> None:
+    for http3, ports in ((True, [443]), (False, [])):
+        jails = evaluate("{{ nginx_export_jails }}", {"nginx_http3": http3})
+        assert [jail["udp_ports"] for jail in jails] == [ports] * 3
+
+
 @pytest.mark.parametrize(
     ("distribution", "release", "version"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 import threading
@@ -298,7 +299,7 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
     assert acme == {
         "email": "ops@malar.in",
-        "storage": "/var/lib/traefik/acme.json",
+        "storage": "/var/lib/traefik/acme-ca.test.json",
         "keyType": "EC256",
         "httpChallenge": {"entryPoint": "web"},
         "caServer": "https://ca.test/d",
@@ -309,6 +310,64 @@ def test_own_certificates_are_asked_of_the_authority_for_sites_that_name_none() 
     routers = [filters.traefik_site(site, given)["http"]["routers"] for site in sites]
     assert routers[0]["api"]["tls"] == {"certResolver": "acme"}
     assert routers[1]["own"]["tls"] == {}
+
+
+def test_each_authority_has_its_own_store_so_that_no_certificate_for_tests_stays_after_the_switch() -> None:
+    directories = ("", filters.LETS_ENCRYPT, "https://acme-staging-v02.api.letsencrypt.org/directory")
+    stores = []
+    for directory in directories:
+        static = filters.traefik_static(settings(acme_email="ops@malar.in", acme_directory=directory))
+        stores.append(static["certificatesResolvers"]["acme"]["acme"]["storage"])
+    usual = "/var/lib/traefik/acme.json"
+    assert stores == [usual, usual, "/var/lib/traefik/acme-acme-staging-v02.api.letsencrypt.org.json"]
+
+
+def test_a_site_that_would_be_refused_is_not_asked_for_and_none_is_taken_from_the_disk() -> None:
+    given = settings(acme_email="ops@malar.in", obstacles={"api": "DNS …"})
+    routers = filters.traefik_site({**proxy_site(1), "redirect_domains": ["www.malar.in"]}, given)["http"]["routers"]
+    assert routers["api"]["tls"] == routers["api-redirect"]["tls"] == {}
+    assert filters.traefik_certificates([proxy_site(1)], given) == []
+    assert [row["name"] for row in filters.traefik_own([proxy_site(1)], given)] == ["api"]
+
+
+def test_http3_is_spoken_where_it_is_wanted() -> None:
+    assert filters.traefik_static(settings(http3=True))["entryPoints"]["websecure"]["http3"] == {}
+    assert "http3" not in filters.traefik_static(settings())["entryPoints"]["websecure"]
+
+
+def test_a_client_hears_of_http3_and_traefik_listens_for_it(tmp_path: Path, upstream: Upstream) -> None:
+    with Traefik(tmp_path, [proxy_site(upstream.port)], http3=True).running() as traefik:
+        assert "h3=" in str(traefik.get("api.test", "/").header("Alt-Svc"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", traefik.https))
+
+
+def test_names_are_tried_beside_traefiks_own_challenges() -> None:
+    given = settings(acme_email="ops@malar.in", acme_webroot="/var/www/acme")
+    rule = filters.traefik_base([proxy_site(1)], given)["http"]["routers"]["shipshape-challenges"]["rule"]
+    assert rule == "PathPrefix(`/.well-known/acme-challenge/shipshape-`)"
+    assert filters.traefik_static(given)["entryPoints"]["web"]["allowACMEByPass"] is True
+    assert "allowACMEByPass" not in filters.traefik_static(settings())["entryPoints"]["web"]
+
+
+def test_names_are_proven_by_dns_where_a_provider_is_named() -> None:
+    given = settings(acme_email="ops@malar.in", acme_dns_provider="digitalocean")
+    acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
+    assert acme["dnsChallenge"] == {"provider": "digitalocean"} and "httpChallenge" not in acme
+    given["acme_dns_propagation_seconds"] = 30
+    acme = filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"]
+    assert acme["dnsChallenge"]["propagation"] == {"delayBeforeChecks": "30s"}
+
+
+def test_a_wildcard_is_one_label_and_yields_to_the_name_of_another_site() -> None:
+    given = settings(acme_email="ops@malar.in", acme_dns_provider="digitalocean")
+    site = {**proxy_site(1), "domains": ["malar.in", "*.malar.in"], "redirect_domains": ["*.malar.org"]}
+    routers = filters.traefik_site(site, given)["http"]["routers"]
+    assert routers["api"]["rule"].startswith(r"(Host(`malar.in`) || HostRegexp(`^[^.]+\.malar\.in$`)) && ")
+    assert routers["api"]["tls"]["domains"] == [{"main": "malar.in", "sans": ["*.malar.in"]}]
+    assert routers["api-redirect"]["tls"]["domains"] == [{"main": "*.malar.org", "sans": []}]
+    plain = filters.traefik_site(proxy_site(1), given)["http"]["routers"]["api"]
+    assert plain["priority"] > routers["api"]["priority"] and "domains" not in plain["tls"]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ LOCK = "/run/shipshape-traefik.lock"
 FILES = "/etc/traefik/files.conf"
 #: Where the kernel lists who listens.
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+#: What Traefik is given beside it, where there is something: the token for a DNS provider's API.
+ENVIRONMENT = "/etc/traefik/environment"
 PROGRAM = "/usr/local/bin/traefik"
 USER = "traefik"
 #: Seconds in which the second Traefik must have read the files, and in which the first one must.
@@ -246,6 +248,16 @@ def candidate(directory: str, account: Any) -> str:
     return path
 
 
+def environment() -> Texts:
+    """As systemd reads it."""
+    try:
+        lines = read(ENVIRONMENT).splitlines()
+    except FileNotFoundError:
+        lines = []
+    given = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {**os.environ, **given}
+
+
 def check_files() -> None:
     if not os.path.exists(FILES):
         return
@@ -274,7 +286,12 @@ def check() -> None:
             with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", "w", encoding="ascii") as low:
                 low.write("0")
             process = subprocess.Popen(
-                [PROGRAM, "--configfile=" + static], stdout=log, stderr=log, preexec_fn=become, cwd=directory
+                [PROGRAM, "--configfile=" + static],
+                stdout=log,
+                stderr=log,
+                preexec_fn=become,
+                cwd=directory,
+                env=environment(),
             )
             try:
                 deadline = time.monotonic() + PATIENCE
