@@ -380,8 +380,11 @@ def test_a_user_that_a_password_file_cannot_hold_is_refused_without_the_password
 
 def test_insightpulse_is_routed_by_path_to_other_hosts_under_either_proxy(serve: Serve) -> None:
     """As its inventory has it, with programs that remember what they heard in place of the other hosts."""
-    apps = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]
-    app = apps["insightpulse"]
+    app = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]["insightpulse"]
+    app["cors"]["origins"] = ["https://app.insightpulseai.net"]
+    # As it was before it had a droplet of its own.
+    app["locations"]["/superset"] = {"url": "https://x.test", "request_headers": {"X-Script-Name": "/superset"}}
+    apps = {"insightpulse": app}
     with Upstream() as web, Upstream() as odoo, Upstream() as superset:
         app["url"] = f"http://127.0.0.1:{web.port}"
         app["locations"]["/odoo"]["url"] = f"http://127.0.0.1:{odoo.port}"

@@ -396,8 +396,11 @@ INSIGHTPULSE = ROLE.parents[1] / "inventories" / "insightpulse" / "group_vars" /
 
 def test_insightpulse_is_routed_by_path_to_other_hosts(tmp_path: Path) -> None:
     """System 1 as its inventory has it, with programs that remember what they heard in place of the other hosts."""
-    apps = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]
-    app = apps["insightpulse"]
+    app = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]["insightpulse"]
+    app["cors"]["origins"] = ["https://app.insightpulseai.net"]
+    # As it was before it had a droplet of its own.
+    app["locations"]["/superset"] = {"url": "https://x.test", "request_headers": {"X-Script-Name": "/superset"}}
+    apps = {"insightpulse": app}
     topology = Topology(("proxy1",), (), ())
     with Upstream() as web, Upstream() as odoo, Upstream() as superset:
         assert plan(apps, topology, "proxy1")["nginx_sites"][0]["route"]["upstream"] == app["url"]
