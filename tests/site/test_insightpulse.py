@@ -140,7 +140,7 @@ def test_headers_are_sensible_and_scripts_of_named_origins_alone_may_read(pulse:
         headers = pulse.fetch(url).headers
         assert headers["strict-transport-security"].startswith("max-age=31536000")
         assert headers["x-content-type-options"] == "nosniff" and "x-frame-options" in headers
-    for url in (SITE, f"{OCR}/health"):
+    for url in (SITE, f"{SUPERSET}/health", f"{OCR}/health"):
         allowed = [
             pulse.fetch(url, {"Origin": origin}).headers.get("access-control-allow-origin", "")
             for origin in (APP_ORIGIN, "https://evil.test")
