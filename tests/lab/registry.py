@@ -301,6 +301,9 @@ def _app_layer(version: str, way: str) -> bytes:
     layer = _Layer()
     layer.file("app/server.py", (BUILD / "ocr.py").read_bytes())
     layer.file("app/VERSION", f"{version} {way}\n".encode())
+    for number, table in enumerate(("scans", "pages") if version.startswith("2.") else ("scans",), start=1):
+        layer.file(f"app/migrations/{number:03}_{table}.sql", f"CREATE TABLE {table} (id int);\n".encode())
+        layer.file(f"app/migrations/{number:03}_{table}.down.sql", f"DROP TABLE {table};\n".encode())
     layer.directory("data", 0o755, owner=1000)
     return layer.packed()
 

@@ -83,7 +83,8 @@ class System:
             **vault,
             **self.extra,
         }
-        hosts = {name: {"ansible_host": address} for name, address in self.hosts.items()}
+        # Droplets of the lab have one address for both.
+        hosts = {name: {"ansible_host": address, "private_address": address} for name, address in self.hosts.items()}
         path.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}), encoding="utf-8")
         return path
 

@@ -83,3 +83,13 @@ def inventory(base: dict[str, Any]) -> Inventory:
     """The validator's input."""
     hosts = {host: {**base["vars"], **own} for host, own in base["hosts"].items()}
     return Inventory(hosts=hosts, groups=base["groups"], roles=ROLES)
+
+
+def insightpulse() -> dict[str, Any]:
+    """The apps that InsightPulse's own inventory has on its one domain."""
+    path = DIRECTORY.parents[2] / "inventories" / "insightpulse" / "group_vars" / "all" / "main.yml"
+    variables = yaml.safe_load(path.read_text(encoding="utf-8"))
+    apps = {name: variables["apps"][name] for name in ("insightpulse", "superset")}
+    for app in apps.values():
+        app["cors"]["origins"] = variables["insightpulse_origins"]
+    return apps

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ContextManager, Union
 
 import pytest
-import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as nginx_filters
 from ansible_collections.shipshape.droplet.plugins.filter import traefik as traefik_filters
@@ -19,12 +18,12 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils import site as s
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
+from tests.unit.inventory_cases import insightpulse
 from tests.unit.nginx_lab import Nginx, Upstream, free_port, make_certificate
 from tests.unit.traefik_lab import Traefik, settings
 
 PASSWORD = "correct horse battery staple"
 ORIGIN = "https://app.malar.in"
-INSIGHTPULSE = Path(__file__).parents[2] / "inventories/insightpulse/group_vars/all/main.yml"
 
 
 Proxy = Union[Nginx, Traefik]
@@ -380,15 +379,15 @@ def test_a_user_that_a_password_file_cannot_hold_is_refused_without_the_password
 
 def test_insightpulse_is_routed_by_path_to_other_hosts_under_either_proxy(serve: Serve) -> None:
     """As its inventory has it, with programs that remember what they heard in place of the other hosts."""
-    apps = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]
+    apps = insightpulse()
     app = apps["insightpulse"]
     with Upstream() as web, Upstream() as odoo, Upstream() as superset:
         app["url"] = f"http://127.0.0.1:{web.port}"
         app["locations"]["/odoo"]["url"] = f"http://127.0.0.1:{odoo.port}"
-        app["locations"]["/superset"]["url"] = f"http://127.0.0.1:{superset.port}"
-        (site,) = plan(apps, Topology(("proxy1",), (), ()), "proxy1")["nginx_sites"]
+        apps["superset"]["port"] = superset.port
+        sites = plan(apps, Topology(("proxy1",), ("proxy1",), ()), "proxy1")["nginx_sites"]
         origin = "https://app.insightpulseai.net"
-        with serve(site) as proxy:
+        with serve(*sites) as proxy:
             for path in ("/", "/about?x=1", "/odoo/web/health", "/odoo", "/odoofoo", "/superset/api/v1"):
                 answer = proxy.get("insightpulseai.net", path, Origin=origin)
                 assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (200, origin)

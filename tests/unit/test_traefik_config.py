@@ -22,6 +22,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
+from tests.unit.inventory_cases import insightpulse
 from tests.unit.nginx_lab import Upstream, free_port, make_certificate, nginx_home, nginx_program, render_all
 from tests.unit.traefik_lab import ROLE, Traefik, render_files, settings
 
@@ -450,23 +451,20 @@ def test_a_static_site_goes_to_the_file_server_under_its_own_name(tmp_path: Path
     assert asked == [("/orders/1", "web.test"), ("/.well-known/acme-challenge/x", f"127.0.0.1:{upstream.port}")]
 
 
-INSIGHTPULSE = ROLE.parents[1] / "inventories" / "insightpulse" / "group_vars" / "all" / "main.yml"
-
-
 def test_insightpulse_is_routed_by_path_to_other_hosts(tmp_path: Path) -> None:
     """System 1 as its inventory has it, with programs that remember what they heard in place of the other hosts."""
-    apps = yaml.safe_load(INSIGHTPULSE.read_text())["apps"]
+    apps = insightpulse()
     app = apps["insightpulse"]
-    topology = Topology(("proxy1",), (), ())
+    topology = Topology(("proxy1",), ("proxy1",), ())
     with Upstream() as web, Upstream() as odoo, Upstream() as superset:
         assert plan(apps, topology, "proxy1")["nginx_sites"][0]["route"]["upstream"] == app["url"]
         app["url"] = f"http://127.0.0.1:{web.port}"
         app["locations"]["/odoo"]["url"] = f"http://127.0.0.1:{odoo.port}"
-        app["locations"]["/superset"]["url"] = f"http://127.0.0.1:{superset.port}"
+        apps["superset"]["port"] = superset.port
         # The limit has a test of its own.
         app["rate_limit"]["burst"] = 1000
-        (site,) = plan(apps, topology, "proxy1")["nginx_sites"]
-        with Traefik(tmp_path, [site]).running() as traefik:
+        sites = plan(apps, topology, "proxy1")["nginx_sites"]
+        with Traefik(tmp_path, sites).running() as traefik:
             assert traefik.errors() == []
             for path in ("/", "/about?x=1", "/odoo/web/health", "/odoo", "/odoofoo", "/superset/api/v1"):
                 assert traefik.get("insightpulseai.net", path, Origin="https://app.insightpulseai.net").status == 200

@@ -1,0 +1,254 @@
+"""System 1 from its inventory: Traefik leads the paths of one domain to other hosts and to a droplet behind it.
+
+That droplet runs an image and a Superset of its shape: web, worker, scheduler and Redis. The tests build on each other,
+in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab import mirror, registry, repository, settings
+from tests.site import system
+from tests.site.system import PROJECT, Run, System
+
+HOSTS = {"proxy1": "10.77.0.52", "ocr1": "10.77.0.53"}
+DOMAINS = ("insightpulseai.net", "ocr.insightpulseai.net")
+SITE, OCR = "https://insightpulseai.net", "https://ocr.insightpulseai.net"
+SUPERSET = f"{SITE}/superset"
+APP_ORIGIN = "https://app.insightpulseai.net"
+EXAMPLE = PROJECT / "examples" / "insightpulse"
+#: Seconds between two things that the scheduler asks for: examples/insightpulse/superset/work.py.
+TICK = 2.0
+
+
+def publish(folder: Path, note: str = "") -> str:
+    """The example as a commit of its repository; with a note, one more."""
+    copy = folder / "source"
+    subprocess.run(["rm", "-rf", str(copy)], check=True)
+    subprocess.run(["cp", "-r", str(EXAMPLE), str(copy)], check=True)
+    if note:
+        (copy / "superset" / "NOTE").write_text(note, encoding="utf-8")
+    return repository.publish(copy, "insightpulse")
+
+
+@pytest.fixture(scope="module")
+def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("insightpulse")
+    system.start("insightpulse", HOSTS, DOMAINS)
+    publish(folder)
+    registry.ensure_registry(["1.4=1.4"])
+    given = System(PROJECT / "inventories" / "insightpulse", HOSTS, folder, {}, DOMAINS)
+    with mirror.traefik(folder, HOSTS["proxy1"]) as address:
+        given.extra = {
+            "vault_insightpulse_admin_key": settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip(),
+            "vault_insightpulse_registry": {"host": registry.DOMAIN, **registry.login()},
+            "traefik_mirror": address,
+            "app_watch_seconds": 3,
+        }
+        yield given
+    system.stop("insightpulse", HOSTS)
+
+
+def curl(url: str, *arguments: str, timeout: int = 60) -> subprocess.CompletedProcess[str]:
+    """Ask from outside, with what else a test needs curl for; prints the status."""
+    domain = url.split("/")[2]
+    resolve = ["--resolve", f"{domain}:443:{HOSTS['proxy1']}", "--cacert", str(settings.CA_CERTIFICATE)]
+    command = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", *resolve, *arguments, url]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+@contextmanager
+def asked_all_the_time(pulse: System, *urls: str) -> Iterator[dict[str, list[str]]]:
+    """What went wrong, by URL, and under "asked" how often each was asked."""
+    ended, found = threading.Event(), {url: list[str]() for url in urls}
+    counts = dict.fromkeys(urls, 0)
+
+    def ask(url: str) -> None:
+        while not ended.wait(0.05):
+            counts[url] += 1
+            try:
+                answer = pulse.fetch(url)
+                problem = "" if answer.status == 200 else f"{answer.status} {answer.body[:200]}"
+            except AssertionError as error:
+                problem = str(error)
+            found[url] += [problem] if problem else []
+
+    threads = [threading.Thread(target=ask, args=(url,)) for url in urls]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert min(counts.values()) > 50, counts
+
+
+def asked(pulse: System) -> list[float]:
+    """When the scheduler has asked for what it asks for every two seconds."""
+    return [float(moment) for moment in pulse.fetch(f"{SUPERSET}/api/v1/refresh").json()["asked"]]
+
+
+def deployed(pulse: System, app: str, *arguments: str) -> Run:
+    run = pulse.play("playbooks/deploy.yml", "-e", f"app={app}", *arguments)
+    assert run.code == 0, run.tail
+    return run
+
+
+def test_it_comes_up_from_its_inventory_and_a_second_run_changes_nothing(pulse: System) -> None:
+    run = pulse.play("site.yml")
+    assert run.code == 0, run.tail
+    again = pulse.play("site.yml", "--diff")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    password = registry.login()["password"]
+    assert password not in run.output + again.output
+
+
+def test_each_path_is_answered_by_its_host(pulse: System) -> None:
+    web, odoo = pulse.fetch(f"{SITE}/about?x=1").json(), pulse.fetch(f"{SITE}/odoo/web/health").json()
+    assert (web["host"], web["path"]) == ("insightpulse-web.ondigitalocean.app", "/about")
+    assert (odoo["host"], odoo["path"]) == ("odoo-saas-platform.ondigitalocean.app", "/web/health")
+    assert odoo["prefix"] == "/odoo" and web["script_name"] == odoo["script_name"] == ""
+    superset = pulse.fetch(SUPERSET).json()
+    assert (superset["script_name"], superset["path"]) == ("/superset", "/")
+    assert pulse.fetch(f"{SUPERSET}/health").body == "OK"
+    # A path that merely begins alike is not theirs.
+    assert pulse.fetch(f"{SITE}/supersets").json()["host"] == "insightpulse-web.ondigitalocean.app"
+
+
+def test_http_leads_to_https_and_nothing_older_than_tls_1_2_is_spoken(pulse: System) -> None:
+    answer = pulse.fetch("http://insightpulseai.net/odoo?x=1")
+    assert (answer.status, answer.headers["location"]) == (301, f"{SITE}/odoo?x=1")
+    assert curl(f"{SITE}/", "--tlsv1.2", "--tls-max", "1.2").returncode == 0
+    assert curl(f"{SITE}/", "--tlsv1.3").returncode == 0
+    assert curl(f"{SITE}/", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0").returncode == 35
+
+
+def test_headers_are_sensible_and_scripts_of_named_origins_alone_may_read(pulse: System) -> None:
+    for url in (SITE, f"{SUPERSET}/health", f"{OCR}/health"):
+        headers = pulse.fetch(url).headers
+        assert headers["strict-transport-security"].startswith("max-age=31536000")
+        assert headers["x-content-type-options"] == "nosniff" and "x-frame-options" in headers
+    for url in (SITE, f"{SUPERSET}/health", f"{OCR}/health"):
+        allowed = [
+            pulse.fetch(url, {"Origin": origin}).headers.get("access-control-allow-origin", "")
+            for origin in (APP_ORIGIN, "https://evil.test")
+        ]
+        assert allowed == [APP_ORIGIN, ""]
+
+
+def test_one_address_gets_a_hundred_pages_a_minute(pulse: System) -> None:
+    answers = [pulse.fetch(SITE).status for _ in range(60)]
+    assert answers[-1] == 429 and set(answers) == {200, 429}
+    # What has no such limit is asked as often as one likes.
+    assert {pulse.fetch(f"{OCR}/health").status for _ in range(30)} == {200}
+
+
+def test_the_certificate_served_is_the_one_that_traefik_keeps_for_root_alone(pulse: System) -> None:
+    kept = "/var/lib/traefik/acme.json"
+    assert pulse.ssh(f"stat -c '%a %U' {kept}").split()[0] == "600"
+    script = f"""python3 - <<'END'
+import base64, json, subprocess
+for resolver in json.load(open("{kept}")).values():
+    for each in resolver["Certificates"]:
+        pem = base64.b64decode(each["certificate"])
+        said = subprocess.run(["openssl", "x509", "-noout", "-serial"], input=pem, capture_output=True, check=True)
+        print(each["domain"]["main"], said.stdout.decode().strip().partition("=")[2])
+END"""
+    serials = dict(line.split() for line in pulse.ssh(script).splitlines())
+    program = (PROJECT / "molecule/certbot/served.py", HOSTS["proxy1"], settings.CA_CERTIFICATE, *DOMAINS)
+    words = [sys.executable, *map(str, program)]
+    served = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert served == {domain: serials[domain] for domain in DOMAINS}
+
+
+def test_a_change_of_the_watched_file_is_in_force_without_a_restart(pulse: System) -> None:
+    process = pulse.ssh("systemctl show traefik --property=MainPID --value")
+    text = """
+http:
+  routers:
+    watched:
+      rule: Host(`insightpulseai.net`) && Path(`/watched`)
+      entryPoints: [websecure]
+      priority: 100000
+      service: noop@internal
+      middlewares: [watched]
+      tls: {}
+  middlewares: {watched: {redirectRegex: {regex: .*, replacement: https://insightpulseai.net/seen}}}
+"""
+    written = "/etc/traefik/dynamic/watched.yml"
+    try:
+        pulse.ssh(f"cat >{written}.new <<'END'\n{text}\nEND\nchmod 644 {written}.new; mv {written}.new {written}")
+        deadline = time.monotonic() + 10
+        while (answer := pulse.fetch(f"{SITE}/watched")).status != 302 and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert (answer.status, answer.headers.get("location")) == (302, f"{SITE}/seen"), answer
+    finally:
+        pulse.ssh(f"rm --force {written}")
+    assert pulse.ssh("systemctl show traefik --property=MainPID --value") == process
+
+
+def test_an_image_of_19_megabytes_is_scanned_in_time_and_one_of_21_is_refused(pulse: System) -> None:
+    def scan(megabytes: int) -> str:
+        picture = pulse.folder / "picture.png"
+        picture.write_bytes(b"\x89PNG" + bytes(megabytes * 1000 * 1000 if megabytes < 20 else megabytes * 1024 * 1024))
+        return curl(f"{OCR}/api/v1/ocr/scan", "--form", f"file=@{picture};type=image/png").stdout
+
+    began = time.monotonic()
+    assert scan(19) == "200"
+    assert time.monotonic() - began < 5
+    assert scan(21) == "413"
+    assert "ocr_scans_total 1" in pulse.fetch(f"{OCR}/metrics").body
+
+
+def test_a_query_that_is_queued_through_the_web_is_answered_by_the_worker(pulse: System) -> None:
+    queued = pulse.fetch(f"{SUPERSET}/api/v1/query", {}, b"").json()["id"]
+    deadline = time.monotonic() + 20
+    while (found := pulse.fetch(f"{SUPERSET}/api/v1/query/{queued}").json())["state"] != "SUCCESS":
+        assert time.monotonic() < deadline, found
+        time.sleep(0.3)
+    assert found["result"] == 144
+
+
+def test_deploys_lose_no_request_and_the_scheduler_asks_once_for_each_time(pulse: System) -> None:
+    began = time.time()
+    registry.ensure_registry(["1.5=1.5"])
+    publish(pulse.folder, "another")
+    before = pulse.fetch(SUPERSET).json()["version"]
+    with asked_all_the_time(pulse, f"{OCR}/metrics", f"{SUPERSET}/health") as failed:
+        deployed(pulse, "ocr", "-e", "version=1.5")
+        deployed(pulse, "superset")
+    assert not any(failed.values()), failed
+    assert pulse.fetch(f"{OCR}/health").json()["version"] == "1.5"
+    assert pulse.fetch(SUPERSET).json()["version"] != before
+    time.sleep(TICK + 1)
+    moments = [moment for moment in asked(pulse) if moment > began - TICK]
+    gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    # Two schedulers would ask twice within a moment; while none runs, for the time of the change, one waits.
+    assert len(gaps) > 10 and min(gaps) > 0.8 * TICK and sum(gap > 2 * TICK for gap in gaps) <= 2, gaps
+    # And each was done once.
+    answer = pulse.fetch(f"{SUPERSET}/api/v1/refresh").json()
+    assert len(answer["asked"]) - answer["done"] in (0, 1), answer
+
+
+def test_web_worker_and_scheduler_are_stopped_and_started_together(pulse: System) -> None:
+    script = """
+colour=$(python3 -c 'import json; print(json.load(open("/srv/superset/activation.json"))["colour"])')
+all="superset@$colour superset.worker@$colour superset.beat@$colour"
+states() { systemctl is-active $all | sort --unique; }
+all_are() { for _ in $(seq 60); do [ "$(states)" != $1 ] || return 0; sleep 0.5; done; }
+systemctl stop superset@$colour; all_are inactive; systemctl is-active $all || true
+systemctl start superset@$colour; all_are active; systemctl is-active $all redis-server
+"""
+    assert pulse.ssh(script, host="ocr1").split() == ["inactive"] * 3 + ["active"] * 4
