@@ -72,25 +72,25 @@ def test_each_form_of_an_address_over_ssh_names_its_server(url: str, server: tup
     assert app_deploy_key.server_of(url) == server
 
 
-@pytest.mark.parametrize(
-    ("key", "found"),
-    [
-        (KEY, ""),
-        (KEY.replace("\n", "\r\n") + "\n\n", ""),
-        (textwrap.indent(KEY, "  ").rstrip(), ""),
-        (text_of(rsa.generate_private_key(65537, 2048), PrivateFormat.TraditionalOpenSSL), ""),
-        (text_of(PAIR, PrivateFormat.PKCS8), ""),
-        (text_of(PAIR, PrivateFormat.PKCS8, b"secret"), "with a passphrase"),
-        (" ".join(KEY.split("\n")), "whose lines became one"),
-        (KEY[:200], "cut short"),
-        (KEY.replace(KEY.splitlines()[2], ""), "cut short"),
-        (f"{PUBLIC} laptop", "a public key"),
-        ("geheim", "no private key"),
-    ],
-    # The keys are made anew by each process.
-    ids=["made", "of Windows", "indented", "PEM", "PKCS 8", "passphrase", "one line", "cut", "hole", "public", "none"],
-)
-def test_a_deploy_key_is_a_whole_private_key_without_a_passphrase(key: str, found: str) -> None:
+#: By name, since a test that is called otherwise in each process cannot be handed out to several.
+KEYS = {
+    "openssh": (KEY, ""),
+    "other line ends": (KEY.replace("\n", "\r\n") + "\n\n", ""),
+    "indented": (textwrap.indent(KEY, "  ").rstrip(), ""),
+    "rsa": (text_of(rsa.generate_private_key(65537, 2048), PrivateFormat.TraditionalOpenSSL), ""),
+    "pkcs8": (text_of(PAIR, PrivateFormat.PKCS8), ""),
+    "pkcs8 with a passphrase": (text_of(PAIR, PrivateFormat.PKCS8, b"secret"), "with a passphrase"),
+    "one line": (" ".join(KEY.split("\n")), "whose lines became one"),
+    "half": (KEY[:200], "cut short"),
+    "a line lost": (KEY.replace(KEY.splitlines()[2], ""), "cut short"),
+    "public": (f"{PUBLIC} laptop", "a public key"),
+    "something else": ("geheim", "no private key"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_deploy_key_is_a_whole_private_key_without_a_passphrase(name: str) -> None:
+    key, found = KEYS[name]
     said = app_deploy_key.fault(key)
     assert found in said and bool(said) == bool(found)
 
