@@ -100,6 +100,26 @@ def test_what_the_user_says_under_the_roles_own_name_is_added_and_backed_up(tmp_
     assert Wired(tmp_path, "web1")["backup_databases"] == []
 
 
+def test_what_is_at_a_path_is_reported_there_and_its_domain_looked_after_once(tmp_path: Path) -> None:
+    source = {"git": "https://git.malar.in/x.git"}
+    apps = {
+        "web": {"type": "static", "source": source, "domains": ["malar.in"]},
+        "docs": {"type": "static", "source": source, "domains": ["malar.in/docs"], "strip": True},
+        "far": {"type": "route", "url": "https://x.malar.in", "domains": ["far.in/x", "malar.in/x"]},
+    }
+    web = Wired(tmp_path, "web1", apps=apps)
+
+    def evaluate(text: str) -> Any:
+        return web[text.strip().removeprefix("{{").removesuffix("}}")]
+
+    report = yaml.safe_load((ROOT / "playbooks/tasks/report.yml").read_text())[0]["shipshape.droplet.droplet_report"]
+    assert evaluate(report["urls"]) == ["https://malar.in", "https://malar.in/docs", "https://far.in/x"]
+    tls = "/etc/shipshape/tls"
+    assert evaluate(report["certificates"]) == [f"{tls}/web/fullchain.pem", f"{tls}/far.in/fullchain.pem"]
+    upgrade = yaml.safe_load((ROOT / "playbooks/maintenance/upgrade.yml").read_text())[1]["vars"]
+    assert evaluate(upgrade["maintenance_sites"]) == ["malar.in", "far.in"]
+
+
 def test_only_a_proxy_bans_for_the_proxy(tmp_path: Path) -> None:
     jails = Wired(tmp_path, "web1")["hardening_contributed_jails"]
     assert [jail["name"] for jail in jails] == ["nginx-http-auth", "nginx-limit-req", "nginx-probes"]
