@@ -375,7 +375,11 @@ def scripts(app: Mapping[str, Any], release: str, path: str) -> dict[str, str]:
     facts = {"app": name, "release": release}
     found = {
         app_container.START: app_container.SERVICE.format(
-            **facts, name=name + "-$1", usage="Starts COLOUR at ADDRESS:PORT.", exports=CALL + create, start='begin "$@"'
+            **facts,
+            name=name + "-$1",
+            usage="Starts COLOUR at ADDRESS:PORT.",
+            exports=CALL + create,
+            start='begin "$@"',
         )
     }
     for each, line in app_container.once(app).items():
