@@ -25,6 +25,9 @@ NOTES = "x-shipshape"
 NOT_BESIDE = ("ports", "container_name", "restart", "scale", "mac_address", "ipv4_address", "ipv6_address")
 #: What is over when the images are there.
 DONE = ("build", "pull_policy", "profiles")
+#: Lists whose order says nothing; of several files, Compose 1.29 merges some in an order that it draws by lot, and a
+#: service that is compared with itself must not differ.
+UNORDERED = ("volumes", "ports", "expose", "secrets", "configs", "cap_add", "cap_drop", "devices", "security_opt")
 #: A service may borrow these of another one, which then has to be there first, and to stay.
 SHARED = ("network_mode", "pid", "ipc", "uts")
 
@@ -174,9 +177,9 @@ def runnable(
         if not row.get("restart") and not (row.get("deploy") or {}).get("restart_policy") and name not in ended:
             # After a reboot, too; one that is meant to end says so itself.
             row["restart"] = "unless-stopped"
-        found[name] = row
+        found[name] = _ordered(row)
     rest = sorted(found)
-    base = _web(_common(web, services[web], wanted, images, relocate), wanted)
+    base = _ordered(_web(_common(web, services[web], wanted, images, relocate), wanted))
     for colour in COLOURS:
         found[f"{web}-{colour}"] = _coloured(base, wanted, colour, list(dict.fromkeys(aliases)))
     found[web] = base
@@ -221,6 +224,13 @@ def _common(
     if left and name != wanted.service:
         row["depends_on"] = left
     return row
+
+
+def _ordered(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: sorted(value, key=lambda entry: json.dumps(entry, sort_keys=True)) if key in UNORDERED and value else value
+        for key, value in row.items()
+    }
 
 
 def _unlink(row: dict[str, Any], web: str) -> list[str]:

@@ -175,6 +175,16 @@ def test_nothing_of_the_others_differs_between_two_releases_of_the_same_file() -
     assert before["services"]["web-blue"] != after["services"]["web-blue"]
 
 
+def test_the_order_in_which_several_files_were_merged_makes_no_difference() -> None:
+    turned = OLD.replace(
+        "[data:/data:rw, /srv/board/releases/R/src/init.d:/init.d:ro, /var/log:/host/log:ro]", "VOLUMES"
+    )
+    turned = turned.replace(
+        "VOLUMES", "[/var/log:/host/log:ro, /srv/board/releases/R/src/init.d:/init.d:ro, data:/data:rw]"
+    )
+    assert turned != OLD and made(turned) == made()
+
+
 def test_the_others_do_not_wait_for_the_web_service_and_reach_it_by_its_name() -> None:
     services = made(worker={"links": ["web:api", "store:cache"]})["services"]
     assert services["worker"]["depends_on"] == {"store": {"condition": "service_started"}}
