@@ -47,7 +47,7 @@ QUIET = {"COMPOSE_IGNORE_ORPHANS": "true", "DOCKER_CONFIG": "/nonexistent"}
 #: What Compose says of its own doings, on its way to what was asked for.
 CHATTER = re.compile(r"^(Creating \S+ \.\.\.( done)?\s*| (Network|Volume|Container) \S+  \w+)$")
 
-#: What the scripts of a release know beside those of a container app. Which Compose there is may change with the droplet.
+#: What the scripts of a release know beside those of a container app. Which Compose there is, an upgrade may change.
 CALL = """export COMPOSE_IGNORE_ORPHANS=true DOCKER_CONFIG=/nonexistent
 compose="docker compose"
 $compose version >/dev/null 2>&1 || compose=docker-compose
