@@ -494,8 +494,10 @@ def settled(
         for each in fresh:
             ended = each.status in ("exited", "dead") and not (each.service in may_end and each.exit_code == 0)
             if ended or each.restarts or each.status == "restarting":
-                why = f"its service {each.service} ended (exit {each.exit_code})"
-                if each.exit_code == 0:
+                # One that the engine has just started again has no exit status to tell.
+                up = each.status == "running"
+                why = f"its service {each.service} ended {'again and again' if up else f'(exit {each.exit_code})'}"
+                if each.exit_code == 0 and not up:
                     why += ', and is started again and again; say `restart: "no"` of one that is meant to end'
                 return why, logs(release, each)
             if each.health == "unhealthy":

@@ -522,6 +522,8 @@ def test_a_service_that_ends_at_once_is_named_with_its_exit_status(
     there(fake, container("store", "exited", exit=7))
     assert app_stack.settled("board", release, set(), ["store"], 5)[0] == "its service store ended (exit 7)"
     there(fake, container("store", RestartCount=2))
+    assert app_stack.settled("board", release, set(), ["store"], 5)[0] == "its service store ended again and again"
+    there(fake, container("store", "restarting", RestartCount=2))
     assert 'say `restart: "no"`' in app_stack.settled("board", release, set(), ["store"], 5)[0]
     there(fake, container("once", "exited"))
     assert app_stack.settled("board", release, set(), ["once"], 5) == ("", "")
