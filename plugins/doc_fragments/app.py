@@ -18,7 +18,7 @@ options:
       type:
         description: What kind of app it is.
         type: str
-        choices: [python, command, container, static]
+        choices: [python, command, container, compose, static]
         required: true
       user: {description: The system user it is fetched, built and run as., type: str, required: true}
       directory: {description: Where all its releases lie., type: path, required: true}
@@ -45,6 +45,13 @@ options:
             type: list
             elements: str
             default: []
+          service: {description: "Of a Compose file, the service that answers requests.", type: str, default: ""}
+          files:
+            description: The Compose files in the code; without any, the one that has the usual name.
+            type: list
+            elements: str
+            default: []
+          server: {description: The registry that a login is for., type: str, default: ""}
       command: {description: What the service runs; C($PORT) and the like are expanded., type: str, default: ""}
       migrate: {description: What is run before the new release starts., type: str, default: ""}
       migrate_sql: {description: The folder of the code with SQL migrations., type: str, default: ""}

@@ -13,7 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_registry import split
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES, cron_unit, process_unit
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import (
+    IMAGE_TYPES,
+    PROCESS_TYPES,
+    cron_unit,
+    process_unit,
+)
 
 App = Mapping[str, Any]
 
@@ -35,8 +40,14 @@ def _socket(address: str, port: int) -> str:
 
 def _container(app: App, image: str) -> dict[str, Any] | None:
     """What a container of the app is made of; nothing for an app that is none."""
-    if app["type"] != "container":
+    if app["type"] not in IMAGE_TYPES:
         return None
+    files = app.get("compose_file") or []
+    stack = {
+        "service": str(app.get("service") or ""),
+        "files": [files] if isinstance(files, str) else [str(file) for file in files],
+        "server": str((app.get("registry") or {}).get("server") or ""),
+    }
     return {
         "image": image,
         "port": int(app.get("container_port") or 0),
@@ -44,6 +55,7 @@ def _container(app: App, image: str) -> dict[str, Any] | None:
         "capabilities": [str(name) for name in app.get("capabilities") or []],
         **_limits(app),
         "sockets": [str(path) for path in app.get("sockets") or []],
+        **(stack if app["type"] == "compose" else {}),
     }
 
 
@@ -243,7 +255,7 @@ def app_units(apps: Iterable[App]) -> list[dict[str, Any]]:
     for app in apps:
         if app["type"] not in PROCESS_TYPES:
             continue
-        files += _container_units(app) if app["type"] == "container" else _code_units(app)
+        files += _container_units(app) if app["type"] in IMAGE_TYPES else _code_units(app)
         name = str(app["name"])
         lines = [f"# Written by Shipshape; local changes are lost. What these have done: journalctl -t {name}"]
         for entry in app.get("cron") or []:

@@ -27,7 +27,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_system impor
     run,
     write_file,
 )
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import SQL_PROGRAM
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import IMAGE_TYPES, SQL_PROGRAM
 
 STATE = "/var/lib/shipshape"
 #: Root's, and gone with the next boot.
@@ -61,7 +61,7 @@ SERVICE = (
 code=0 patience=60
 if [ -z "$(running)" ]; then
     make_room
-    docker run {arguments} || code=$?
+    {start} || code=$?
 fi
 while :; do
     if ! found=$(running); then
@@ -82,7 +82,7 @@ ONCE = (
     HEAD
     + """if [ -n "$(ours --filter status=running)" ]; then exec docker attach --no-stdin "$name"; fi
 make_room
-exec docker run {arguments}
+exec {start}
 """
 )
 
@@ -172,7 +172,7 @@ def scripts(app: Mapping[str, Any], release: str, digest: str, path: str, env: M
         arguments = ['--name="$name"', *map(shlex.quote, options(name, release, given, path, sorted(exported))), *own]
         arguments += map(shlex.quote, [image, *words(command)])
         facts = {"app": name, "release": release, "name": called, "usage": usage, "exports": exports}
-        return text.format(**facts, arguments=" ".join(arguments))
+        return text.format(**facts, start=" ".join(["docker run", *arguments]))
 
     # Without --rm: some engines remove what was started with it when they start anew, though it runs.
     colour = '--label=shipshape.colour="$1"'
@@ -369,7 +369,7 @@ def lost(apps: Sequence[Mapping[str, Any]]) -> list[str]:
         store = Store(app["name"], app["directory"])
         release = store.release(store.current)
         made_of = release.record.get("container") if release else None
-        if app["type"] == "container" and release and made_of:
+        if app["type"] in IMAGE_TYPES and release and made_of:
             live[app["name"]] = f"shipshape-{app['name']}-{release.id}"
     listing = images() if live else None
     # By the tag alone: Docker leaves its own registry out of a name.

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
+    app_env,
+    app_service,
+    app_stack,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import last_lines
 
@@ -26,6 +31,8 @@ def run_script(app: dict[str, Any], release: Release, script: str, patience: int
         code, output = app_service.run_once(unit, properties, command, patience, lock)
     elif app["type"] == "container":
         code, output = app_container.run_once(app["name"], release.path, script, patience, lock)
+    elif app["type"] == "compose":
+        code, output = app_stack.run_once(app["name"], release, script, patience, lock)
     else:
         state = "shipshape/" + app["name"]
         properties += ["User=" + app["user"], "Group=" + app["user"]]

@@ -7,7 +7,12 @@ import os
 import time
 from typing import Any, Sequence
 
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_service
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
+    app_env,
+    app_service,
+    app_stack,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import port_of
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import process_unit
@@ -73,6 +78,9 @@ def start_others(app: dict[str, Any], store: Store, release: Release, colour: st
 
     Those of the other colour end first, with time for what they are at: two schedulers would do everything twice.
     """
+    if app["type"] == "compose":
+        problem, said = app_stack.bring(app, store, release, patience)
+        return problem, said
     began = time.time()
     stop(*others(app, other(colour)), patience=_longest(app))
     units = others(app, colour, release)
@@ -89,6 +97,11 @@ def start(app: dict[str, Any], store: Store, release: Release, colour: str, pati
     began = time.time()
     unit = store.unit(colour)
     stop_colour(app, store, colour)
+    if app["type"] == "compose":
+        # A store, say, that is new; the others become those of the release once it is healthy.
+        problem, log = app_stack.ensure(app, store, release, app["health_timeout"] or patience)
+        if problem:
+            return problem, log
     if not app["second_port"]:
         # Both would want the one port, and nobody can choose between them.
         app_service.systemctl("stop", *store.idle_units(), store.live_unit)
@@ -107,9 +120,15 @@ def give_up(app: dict[str, Any], store: Store, colour: str, patience: int) -> st
         for each in COLOURS:
             stop_colour(app, store, each)
         store.point(colour, "")
+        if app["type"] == "compose":
+            app_stack.end_others(app, None)
         return "there is no earlier release, so the app is stopped"
     stop_colour(app, store, colour)
     store.point(colour, "")
+    if app["type"] == "compose":
+        problem = app_stack.give_back(app, store, live, patience)
+        if problem:
+            return f"release {live.id} goes on serving, but {problem}"
     unit = store.live_unit
     units = [unit, *others(app, store.colour, live)]
     states = app_service.show(units)
@@ -153,4 +172,6 @@ def settle(app: dict[str, Any], store: Store, release: Release, colour: str, pat
             os.unlink(os.path.join(store.units, store.single_unit))
         app_service.systemctl("daemon-reload")
     store.point(other(colour), "")
+    if app["type"] == "compose":
+        app_stack.end_others(app, release)
     return f"{cut} connections were cut off after {int(patience)} seconds" if cut else ""

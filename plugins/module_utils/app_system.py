@@ -75,12 +75,12 @@ def run(
     The lock is handed on to the command: should this process be killed, the app stays locked until the command ends.
     """
     full = list(command) if account is None else as_user(account, command)
-    env = dict(os.environ, LC_ALL="C.UTF-8") if account is None else {**environment(account), **(extra or {})}
+    own = {**os.environ, "LC_ALL": "C.UTF-8"} if account is None else environment(account)
     try:
         done = subprocess.run(
             full,
             cwd=cwd,
-            env=env,
+            env={**own, **(extra or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

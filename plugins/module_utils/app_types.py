@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-TYPES = ("python", "command", "container", "static")
+TYPES = ("python", "command", "container", "compose", "static")
 #: Those with a process of their own, which a new release can be started beside.
-PROCESS_TYPES = ("python", "command", "container")
+PROCESS_TYPES = ("python", "command", "container", "compose")
 #: Those of them that run from a checkout, and not from an image.
 CODE_TYPES = ("python", "command")
+#: Those whose process is in a container, made of an image that is kept with the release.
+IMAGE_TYPES = ("container", "compose")
 #: Where roles/app puts the program that applies SQL migrations.
 SQL_PROGRAM = "/usr/local/lib/shipshape/shipshape_sql.py"
 #: Moments of a deploy at which an app may have a command of its own run, in the code of the new release.

@@ -12,6 +12,7 @@ description:
     virtualenv (shared by all its releases with the same requirements). What C(build) says is run there with the app's
     environment. An app with a process gets its environment file and its scripts; a static one becomes root's and
     readable by all. Of a container app the image is pulled, and the scripts are written that start a container of it.
+    Of a compose app Compose resolves the file and builds its images.
   - Nothing that serves is touched. A build that fails leaves nothing behind.
 extends_documentation_fragment: [shipshape.droplet.app]
 options:
@@ -56,7 +57,13 @@ import stat
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_env, app_lock, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
+    app_env,
+    app_lock,
+    app_stack,
+    app_trail,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_archive import Archive
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import accesses, app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_git import Mirror
@@ -225,9 +232,11 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
     path = os.path.join(store.releases_directory, module.params["release"])
     if os.path.lexists(path):
         raise AppError(app["name"], "build", "release {} is there already; run again".format(module.params["release"]))
-    static, container = app["type"] == "static", app["type"] == "container"
+    static, container, stack = (app["type"] == kind for kind in ("static", "container", "compose"))
     mirror = None if container else fetch(module, store, account, lock)
     values = {str(name): str(value) for name, value in app_env.unseal(module.params["environment"]).items()}
+    warnings: list[str] = []
+    login = app_container.logins(module, module.params["registries"]).get(app["name"], Login())
     builder = Builder(app, store, path, commit, values, lock)
     os.mkdir(path, 0o755 if static else 0o700 if container else 0o750)
     os.chown(path, 0, 0 if static or container else account.gid)
@@ -241,7 +250,7 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
                 os.chmod(path, 0o755)
             mirror.export(commit, app["path"], target)
             venv = builder.venv() if app["type"] == "python" else ""
-            if not static or app["build"]:
+            if not stack and (not static or app["build"]):
                 builder.write_scripts()
                 builder.share()
                 builder.work()
@@ -250,12 +259,13 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
                 builder.publish()
             build_static(app, path)
         elif container:
-            login = app_container.logins(module, module.params["registries"]).get(app["name"], Login())
             app_container.build(app, module.params["release"], path, commit, values, login, lock)
+        elif stack:
+            warnings = app_stack.build(app, store, module.params["release"], path, values, login, lock)
         elif app["type"] == "python":
             builder.compile()
         if not static:
-            owner = (0, 0) if container else (account.uid, account.gid)
+            owner = (0, 0) if container or stack else (account.uid, account.gid)
             write_file(os.path.join(path, "env"), app_env.to_file(values), 0o600, *owner)
         record = dict(
             app=app["name"],
@@ -289,6 +299,8 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
         raise said from error
+    for warning in warnings:
+        module.warn(warning)
     return {"changed": True, "release": module.params["release"], "path": path, "venv": venv}
 
 

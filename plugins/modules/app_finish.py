@@ -57,12 +57,13 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_hook,
     app_lock,
     app_process,
+    app_stack,
     app_trail,
 )
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, locked
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
 
 
 def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> tuple[str, list[str]]:
@@ -131,8 +132,10 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
             said, removed = keep(module, app, store, row)
             outcome = "rollback" if row.get("given_up") else "live"
             app_trail.note(app["name"], row["release"], "end", outcome, who)
-        if app["type"] == "container":
+        if app["type"] in IMAGE_TYPES:
             app_container.prune(app["name"], store)
+        if app["type"] == "compose":
+            app_stack.prune(store)
         app_lock.release(store, run)
     return problem, said, removed
 

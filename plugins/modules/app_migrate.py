@@ -37,7 +37,13 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_container, app_hook, app_lock, app_trail
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_container,
+    app_hook,
+    app_lock,
+    app_stack,
+    app_trail,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import app_options, execute
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import Release, Store, now
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import (
@@ -99,6 +105,12 @@ def migrate(app: dict[str, Any], store: Store, release: Release, patience: int, 
         problem = app_hook.run(app, release, moment, lock)
         if problem:
             give_up(moment, problem)
+
+    if app["type"] == "compose":
+        # What is migrated may be in a service of the same file, which a first release has not started yet.
+        problem, log = app_stack.ensure(app, store, release, app["health_timeout"] or 60)
+        if problem:
+            give_up("migrate", f"{problem}. Its log:\n{log}" if log else problem)
 
     hook("before_migrate")
     if app["migrate"] or app["migrate_sql"]:

@@ -98,6 +98,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_lock,
     app_process,
     app_service,
+    app_stack,
     app_trail,
 )
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_arguments import accesses, app_options, execute
@@ -105,7 +106,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_ground impor
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_source import remote_refs, wanted_commit
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_store import COLOURS, Release, Store, other
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError
-from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import PROCESS_TYPES
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
 
 
 def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
@@ -115,7 +116,7 @@ def differences(app: dict[str, Any], live: Release, commit: str) -> list[str]:
         kind = "image" if app["type"] == "container" else "commit"
         reasons.append("{} {} instead of {}".format(kind, commit[:7] or "not known yet", live.commit[:7]))
     if app["settings_fingerprint"] != live.record.get("settings"):
-        reasons.append("its settings changed" if app["type"] == "container" else "its command or folder changed")
+        reasons.append("its settings changed" if app["type"] in IMAGE_TYPES else "its command or folder changed")
     if app["environment_fingerprint"] != live.record.get("environment"):
         reasons.append("its environment changed")
     return reasons
@@ -137,6 +138,8 @@ def service_problems(
         problems.append("its service is not enabled")
     else:
         problems += process_problems(store, others, states, rewritten)
+    if app["type"] == "compose" and not problems:
+        problems += app_stack.problems(app, store, live)
     idle = app_process.others(app, other(store.colour)) if store.colour else []
     for unit in store.idle_units() + idle:
         found = states.get(unit, {})

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ..module_utils import app_deploy_key
 from ..module_utils.app_types import CODE_TYPES, PROCESS_TYPES
 from .checks import DEPLOY_KEY
+from .compose import check_compose
 from .container import check_container
 from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
@@ -137,6 +138,8 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
             yield from _process(name, app, path, groups)
         if app.get("type") == "container":
             yield from check_container(name, app, path, variables)
+        if app.get("type") == "compose":
+            yield from check_compose(name, app, path, variables)
 
 
 def _domains(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

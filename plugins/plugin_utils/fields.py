@@ -31,6 +31,8 @@ from .checks import (
     strong,
     url_path,
 )
+from .compose import COMPOSE_KEYS, COMPOSE_ONLY
+from .compose import ELSEWHERE as ELSEWHERE_IN_COMPOSE
 from .container import CONTAINER_KEYS, ELSEWHERE, inner_path
 from .names import (
     LONGEST_POSTGRESQL_NAME,
@@ -301,7 +303,7 @@ ROUTING = {
     "max_body_size": Key(filled_in('the largest request, such as "10m"', "[1-9][0-9]*[kmg]?")),
 }
 COMMON = {
-    "type": Key(Text("python, command, container, static or route"), required=True),
+    "type": Key(Text("python, command, container, compose, static or route"), required=True),
     "source": Key(SOURCE, required=True),
     **ROUTING,
     "packages": Key(
@@ -443,6 +445,7 @@ _PROCESS = Table(
     {
         **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
         **{name: "no such key: it is for type: container" for name in CONTAINER_KEYS},
+        **{name: "no such key: it is for type: compose" for name in COMPOSE_ONLY},
         "url": "no such key: it is for type: route",
     },
 )
@@ -460,7 +463,11 @@ APP = Choice(
             },
             "a site: type, source, domains, …",
             {
-                **{name: _NO_PROCESS for name in {**PROCESS_KEYS, **CONTAINER_KEYS} if name not in BUILT_KEYS},
+                **{
+                    name: _NO_PROCESS
+                    for name in {**PROCESS_KEYS, **CONTAINER_KEYS, **COMPOSE_KEYS}
+                    if name not in BUILT_KEYS
+                },
                 "url": "no such key: it is for type: route",
             },
         ),
@@ -479,7 +486,27 @@ APP = Choice(
             {
                 **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
                 **{name: "no such key: a container has no code here" for name in PROCESS_KEYS},
+                **{name: "no such key: it is for type: compose" for name in COMPOSE_ONLY},
                 **ELSEWHERE,
+                "url": "no such key: it is for type: route",
+            },
+        ),
+        "compose": Table(
+            {
+                **{key: COMMON[key] for key in ("type", "source", *ROUTING, "keep_releases")},
+                **{key: PROCESS_KEYS[key] for key in (*IMAGE_KEYS, "shared") if key != "processes"},
+                "migrate": Key(MIGRATE_COMMAND),
+                "hooks": hooks(
+                    tuple(moment for moment in HOOKS if moment not in BUILD_HOOKS),
+                    dict.fromkeys(BUILD_HOOKS, "no such key: what is built, the Compose file and its Dockerfiles say"),
+                ),
+                **COMPOSE_KEYS,
+            },
+            "an app: type, source, service, container_port, domains, …",
+            {
+                **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
+                **{name: "no such key: the Compose file says that" for name in {**PROCESS_KEYS, **CONTAINER_KEYS}},
+                **ELSEWHERE_IN_COMPOSE,
                 "url": "no such key: it is for type: route",
             },
         ),
@@ -493,7 +520,7 @@ APP = Choice(
             "a route to another host: type, url, domains, …",
             {
                 name: "no such key: a route has nothing of its own on the droplet"
-                for name in {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **STATIC_KEYS}
+                for name in {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **COMPOSE_KEYS, **STATIC_KEYS}
                 if name not in {*ROUTING, *ROUTE_KEYS, "type"}
             },
         ),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ..module_utils.app_types import PROCESS_TYPES
+from ..module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .site import PERIODS, mounts, split_domain, whole_domains
 from .topology import LOOPBACK, Topology
@@ -305,6 +305,7 @@ def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx", http3:
         "listens": listens,
         "hardening_contributed_firewall_rules": _firewall(listens),
         "backup_paths": _backup_paths(apps, topology, host, certificates),
+        "docker_compose": host in topology.app and any(app["type"] == "compose" for app in apps.values()),
         "database_logins": _logins(apps, topology, host),
     }
 
@@ -322,13 +323,14 @@ def _uses_socket(app: Mapping[str, Any], topology: Topology, host: str) -> bool:
 def _environment(
     name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None
 ) -> dict[str, str]:
-    container = app["type"] == "container"
+    container = app["type"] in IMAGE_TYPES
     environment = {
         "HOST": topology.app_address(host, public=bool(app.get("domains"))),
         "PORT": str(_port(name, app)),
     }
     if container:
-        environment = {"HOST": "0.0.0.0", "PORT": str(app["container_port"])} if app.get("container_port") else {}
+        told = app.get("container_port") and app["type"] == "container"  # a Compose file has an environment of its own
+        environment = {"HOST": "0.0.0.0", "PORT": str(app["container_port"])} if told else {}
     if (database := app.get("database")) is not None:
         role = _database(name, app)
         password = database.get("password")
@@ -367,13 +369,15 @@ def _release(name: str, app: Mapping[str, Any]) -> Row:
 
 
 def _container(app: Mapping[str, Any], topology: Topology, host: str) -> Row:
-    """What is an image's alone."""
-    if app["type"] != "container":
+    """What is an image's or a Compose file's alone."""
+    if app["type"] not in IMAGE_TYPES:
         return {}
-    row: Row = {"image": str(app["image"])}
+    row: Row = {"image": str(app["image"])} if app["type"] == "container" else {"service": str(app["service"])}
+    if app.get("compose_file"):
+        row["compose_file"] = _texts(app["compose_file"])
     row.update((key, app[key]) for key in ("container_port", "volumes", "capabilities") if key in app)
     if (login := app.get("registry")) is not None:
-        row["registry"] = {key: str(login[key]) for key in ("username", "password")}
+        row["registry"] = {key: str(login[key]) for key in ("server", "username", "password") if key in login}
     if _uses_socket(app, topology, host):
         row["sockets"] = [POSTGRESQL_SOCKETS]
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from .compose import COMPOSE_KEYS
 from .container import CONTAINER_KEYS
 from .fields import APP, COMMON, GLOBALS, PROCESS_KEYS, ROUTE_KEYS, STATIC_KEYS
 from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
@@ -96,7 +97,7 @@ def _inner(kind: Kind, path: str) -> Iterator[tuple[str, str, str, str]]:
     elif isinstance(kind, Pairs):
         yield from _inner(kind.of(kind.label), f"{path}.{kind.label}")
     elif isinstance(kind, Choice):
-        merged = {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
+        merged = {**COMMON, **PROCESS_KEYS, **CONTAINER_KEYS, **COMPOSE_KEYS, **STATIC_KEYS, **ROUTE_KEYS}
         assert set(merged) == {name for table in kind.tables.values() for name in table.keys}
         yield from _rows(merged, f"{path}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -66,6 +67,21 @@ def _static(folder: Path, version: str) -> None:
     (folder / "index.html").write_text(PAGE.format(version=version), encoding="utf-8")
 
 
+def _compose(folder: Path, version: str) -> None:
+    """The shop in an image that is built of the lab's, and a service beside it that stays as it is."""
+    _python(folder, version)
+    base = f"{registry.DOMAIN}:{registry.OPEN_PORT}/{registry.REPOSITORY}:v1"
+    (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY shop.py VERSION /app/\n", encoding="utf-8")
+    store = {"image": base, "command": ["python3", "-c", "import time; time.sleep(1e6)"], "init": True}
+    web = {"build": ".", "command": "python3 shop.py --host 0.0.0.0 --port 8000", "depends_on": ["store"]}
+    (folder / "compose.yml").write_text(json.dumps({"services": {"web": web, "store": store}}), encoding="utf-8")
+
+
+def _composed(name: str, version: str) -> None:
+    registry.ensure_registry()
+    _committed(_compose)(name, version)
+
+
 def _pushed(_name: str, version: str) -> None:
     """Publish as the same tag with another image behind it."""
     registry.ensure_registry([f"bench={version}"])
@@ -78,9 +94,11 @@ IMAGE = {
     "health": "/health",
     "env": {"TITLE": "Bench app"},
 }
+FILE = {"service": "web", "container_port": 8000, "health": "/"}
 SHOP = {"command": "python3 shop.py --host $HOST --port $PORT", "health": "/", "database": {}}
 KINDS = {
     "python": Kind(SHOP, _committed(_python)),
     "container": Kind(IMAGE, _pushed),
+    "compose": Kind(FILE, _composed),
     "static": Kind({}, _committed(_static)),
 }

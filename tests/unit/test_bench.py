@@ -193,6 +193,7 @@ def test_each_version_of_an_app_is_published_as_another_content(kind: str, monke
         return ""
 
     monkeypatch.setattr(repository, "publish", keep)
+    monkeypatch.setattr(registry, "ensure_registry", lambda: None)
     for version in ("one", "two"):
         kinds.KINDS[kind].publish(kinds.name_of(kind), version)
     (name, first), (_, second) = published

@@ -492,6 +492,40 @@ def test_a_container_reaches_a_database_on_its_own_host_by_the_socket_and_anothe
     assert row["env"]["DATABASE_URL"] == "postgresql://ocr:p%40ss%2Fw%3Ard@10.0.0.3:5432/ocr" and "sockets" not in row
 
 
+COMPOSED: dict[str, Any] = {
+    "type": "compose",
+    "source": {"git": "https://git.in/board.git", "version": "v2"},
+    "compose_file": "compose.yml",
+    "service": "web",
+    "container_port": 8000,
+    "registry": {"server": "ghcr.io", "username": "u", "password": "p"},
+    "domains": ["board.in"],
+    "health": "/health",
+    "database": {"password": "secret"},
+    "env": {"DEBUG": False},
+}
+
+
+def test_a_compose_file_is_planned_like_any_app_from_a_checkout_whose_web_service_is_a_container() -> None:
+    row = plan_apps({"board": COMPOSED}, ONE, "web1")[0]
+    assert (row["service"], row["compose_file"], row["container_port"]) == ("web", ["compose.yml"], 8000)
+    assert row["source"] == {"git": "https://git.in/board.git", "version": "v2", "path": "."}
+    assert row["registry"]["server"] == "ghcr.io" and row["second_port"] == row["port"] + 1
+    # The file itself says what its services find in their environment beside this.
+    assert set(row["env"]) == {"DEBUG", "DATABASE_URL"} and row["sockets"] == ["/var/run/postgresql"]
+    assert plan({"board": COMPOSED}, ONE, "web1")["backup_paths"] == [
+        "/etc/shipshape",
+        "/etc/letsencrypt",
+        "/var/lib/shipshape/board",
+    ]
+
+
+def test_compose_is_installed_where_an_app_is_a_compose_file() -> None:
+    assert plan({"board": COMPOSED}, ONE, "web1")["docker_compose"] is True
+    assert plan({"board": COMPOSED}, THREE, "db1")["docker_compose"] is False
+    assert plan({"ocr": OCR}, ONE, "web1")["docker_compose"] is False
+
+
 def test_what_a_container_keeps_is_backed_up() -> None:
     assert "/var/lib/shipshape/ocr" in plan({"ocr": OCR}, ONE, "web1")["backup_paths"]
     assert "/var/lib/shipshape/ocr" not in plan({"ocr": {**OCR, "volumes": {}}}, ONE, "web1")["backup_paths"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.compose import COMPOSE_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.container import CONTAINER_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import GLOBALS, PROCESS_KEYS, STATIC_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan, plan_apps
@@ -17,7 +18,8 @@ LEAST: dict[str, Any] = {"type": "python", "source": {"git": "x"}, "command": "c
 def test_every_key_is_on_the_page_once() -> None:
     paths = [path for path, *_ in rows()]
     assert len(paths) == len(set(paths))
-    wanted = set(GLOBALS) | {f"apps.NAME.{name}" for name in {*PROCESS_KEYS, *CONTAINER_KEYS, *STATIC_KEYS, "source"}}
+    names = {*PROCESS_KEYS, *CONTAINER_KEYS, *COMPOSE_KEYS, *STATIC_KEYS, "source"}
+    wanted = set(GLOBALS) | {f"apps.NAME.{name}" for name in names}
     assert wanted | {"backup.s3.endpoint", "admins[].ssh_keys", "apps.NAME.database.extensions"} <= set(paths)
     assert set(DEFAULTS) <= set(paths)
     assert table().count("\n") == len(paths) + 2
