@@ -338,6 +338,16 @@ def tables(app: str, colour: str) -> list[str]:
     return [f"/proc/{process}/net/{table}" for table in ("tcp", "tcp6")] if process.isdigit() and process != "0" else []
 
 
+def end_beside(app: str, colour: str, patience: int) -> None:
+    """End what runs of a colour beside its web process, of units that were stopped while the engine was away."""
+    ours = ("--filter", f"label=shipshape.app={app}", "--filter", f"label=shipshape.colour={colour}")
+    code, output = docker("ps", "--all", *ours, "--format={{.Names}}")
+    left = [name for name in output.split() if name != f"{app}-{colour}"] if code == 0 else []
+    if left:
+        docker("stop", f"--time={patience}", *left, timeout=patience + 60)
+        docker("rm", "--force", "--volumes", *left)
+
+
 def clear(app: str, store: Store) -> None:
     """End what runs of the colour that does not serve: of a unit that was stopped while the engine was away."""
     code, output = docker(

@@ -83,6 +83,8 @@ def start_others(app: dict[str, Any], store: Store, release: Release, colour: st
         return problem, said
     began = time.time()
     stop(*others(app, other(colour)), patience=_longest(app))
+    if app["type"] == "container":
+        app_container.end_beside(app["name"], other(colour), _longest(app))
     units = others(app, colour, release)
     if not units:
         return "", ""

@@ -419,6 +419,31 @@ def test_what_runs_of_the_idle_colour_is_ended_and_a_migration_is_not(
     ]
 
 
+def test_workers_that_the_engine_kept_while_their_units_were_stopped_end_before_others_start(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_store, "UNITS", str(tmp_path))
+    done: list[str] = []
+
+    def systemctl(*words: str, **_: Any) -> tuple[int, str]:
+        stopped = any(call[0] == "stop" for call in calls(fake))
+        done.append(" ".join(words) + (" after docker stop" if stopped else ""))
+        return 0, ""
+
+    monkeypatch.setattr(app_service, "systemctl", systemctl)
+    monkeypatch.setattr(app_service, "settled", lambda *_: ("", ""))
+    (fake / "there").write_text("ocr-blue\nocr.worker-blue\nocr.beat-blue\n")
+    store = store_with(tmp_path / "ocr", {"id": A, "processes": ["beat"]}, current=A, colour="blue")
+    app = spec(processes=[{"name": "beat", "command": "beat", "stop_timeout": 30}])
+    assert app_process.start_others(app, store, store.find(A), "green", 60) == ("", "")
+    # The web process still answers; it ends when nobody asks it any more.
+    assert [call for call in calls(fake) if call[0] in ("stop", "rm")] == [
+        ["stop", "--time=30", "ocr.worker-blue", "ocr.beat-blue"],
+        ["rm", "--force", "--volumes", "ocr.worker-blue", "ocr.beat-blue"],
+    ]
+    assert done[-1] == "restart ocr.beat@green.service after docker stop"
+
+
 def test_connections_are_counted_where_the_container_has_them(fake: Path, tmp_path: Path) -> None:
     store = store_with(tmp_path / "ocr", {"id": A, "container": {"port": 8000}}, {"id": B}, current=A, colour="blue")
     store.point("blue", A)
