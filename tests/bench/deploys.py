@@ -17,7 +17,7 @@ DEPLOYS = 3
 LEAST_REQUESTS = 20_000
 MOST_ROUNDS = 4
 REDEPLOY_LIMIT, ROLLBACK_LIMIT = 10.0, 15.0
-REPEATS = 3
+REPEATS = 2
 
 
 def measure(ground: Ground, proxy: str) -> Iterator[Row]:
