@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .checks import ISSUED, matches, relative_path, strong
-from .container import CONTAINER_KEYS
+from .container import CONTAINER_KEYS, check_behind_engine
 from .problems import Path, Problem
 from .schema import Items, Key, Table, Text
 
@@ -49,13 +49,4 @@ ELSEWHERE = {
 
 def check_compose(name: str, app: Mapping[str, Any], path: Path, variables: Mapping[str, Any]) -> Iterator[Problem]:
     """What a Compose file needs beside its shape."""
-    if variables.get("docker") is False:
-        wanted = f"no such key, or true: apps.{name} is a Compose file"
-        yield Problem(("docker",), "false, beside an app that is a Compose file", wanted)
-    if app.get("domains") and "health" not in app:
-        wanted = "the path that answers when the app is well, such as /health; each deploy waits for it"
-        yield Problem((*path, "health"), "nothing", wanted)
-    needing = next((key for key in ("domains", "health", "port") if app.get(key)), "")
-    if needing and "container_port" not in app:
-        wanted = f"the port on which `service` listens inside, such as 8000: `{needing}` leads there"
-        yield Problem((*path, "container_port"), "nothing", wanted)
+    yield from check_behind_engine(name, app, path, variables, "a Compose file", "`service`")

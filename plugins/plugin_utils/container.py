@@ -98,18 +98,25 @@ ELSEWHERE = {
 }
 
 
-def check_container(name: str, app: Mapping[str, Any], path: Path, variables: Mapping[str, Any]) -> Iterator[Problem]:
-    """What a container needs beside its shape."""
+def check_behind_engine(
+    name: str, app: Mapping[str, Any], path: Path, variables: Mapping[str, Any], what: str, listener: str
+) -> Iterator[Problem]:
+    """What everything needs that runs in containers; `listener` is who listens inside."""
     if variables.get("docker") is False:
-        wanted = f"no such key, or true: apps.{name} is a container"
-        yield Problem(("docker",), "false, beside an app that is a container", wanted)
+        wanted = f"no such key, or true: apps.{name} is {what}"
+        yield Problem(("docker",), f"false, beside an app that is {what}", wanted)
     if app.get("domains") and "health" not in app:
         wanted = "the path that answers when the app is well, such as /health; each deploy waits for it"
         yield Problem((*path, "health"), "nothing", wanted)
     needing = next((key for key in ("domains", "health", "port") if app.get(key)), "")
     if needing and "container_port" not in app:
-        wanted = f"the port on which the app listens inside, such as 8000: `{needing}` leads there"
+        wanted = f"the port on which {listener} listens inside, such as 8000: `{needing}` leads there"
         yield Problem((*path, "container_port"), "nothing", wanted)
+
+
+def check_container(name: str, app: Mapping[str, Any], path: Path, variables: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a container needs beside its shape."""
+    yield from check_behind_engine(name, app, path, variables, "a container", "the app")
     environment = app.get("env")
     port = environment.get("PORT") if isinstance(environment, Mapping) else None
     if port is not None and str(port) != str(app.get("container_port")):
