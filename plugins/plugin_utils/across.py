@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from ..module_utils import app_deploy_key
 from ..module_utils.app_types import CODE_TYPES, PROCESS_TYPES
+from .app_fields import postgresql_name
 from .checks import DEPLOY_KEY
 from .compose import check_compose
 from .container import check_container
-from .fields import postgresql_name
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from .app_fields import APP, COMMON, PROCESS_KEYS, ROUTE_KEYS, STATIC_KEYS
 from .compose import COMPOSE_KEYS
 from .container import CONTAINER_KEYS
-from .fields import APP, COMMON, GLOBALS, PROCESS_KEYS, ROUTE_KEYS, STATIC_KEYS
+from .fields import GLOBALS
 from .schema import Choice, Decimal, Flag, Items, Key, Kind, Number, OneOf, Pairs, Scalar, Table, Text
 
 # What holds when a key is left out; the tests compare it with the plan.

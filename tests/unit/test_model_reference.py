@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.app_fields import PROCESS_KEYS, STATIC_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.compose import COMPOSE_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.container import CONTAINER_KEYS
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import GLOBALS, PROCESS_KEYS, STATIC_KEYS
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import GLOBALS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan, plan_apps
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.reference import DEFAULTS, rows, table
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
