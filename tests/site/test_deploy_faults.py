@@ -24,6 +24,9 @@ from tests.site import system
 from tests.site.load import Load
 from tests.site.system import PROJECT, System, descendants, environment
 
+# A python app is killed at each step in test_more_droplets.py, each time.
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="ten minutes of them: make test-all")
+
 NAME = "shipshape-fault-one"
 HOSTS = {"one": "10.77.0.62"}
 APPS = ("desk", "ocr", "page")
@@ -89,8 +92,6 @@ MOMENTS = {
     "watches": ("Deploy | Lead the proxies to", 1.6),
     "ends": ("Deploy | End", 0.7),
 }
-#: `make test-all` goes through all of them.
-SHORT = ("builds", "switches", "ends")
 #: Every line that it prints is something that a run has left behind, or a release that is not in one piece.
 LEFT = r"""
 shopt -s nullglob
@@ -228,7 +229,7 @@ def served(loads: dict[str, Load], app: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("moment", MOMENTS if settings.EVERYTHING else SHORT)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_controller_that_is_killed_while_it(moment: str, faults: Faults) -> None:
     before, after = faults.stamp(), faults.next_stamp()
     with loaded(*APPS) as loads:

@@ -19,7 +19,7 @@ from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
 from tests.site.system import PROJECT, System, descendants, environment
 
-KILLS = 20 if settings.EVERYTHING else 7
+KILLS = 20 if settings.EVERYTHING else 5
 #: The stages' own playbooks, in the order of site.yml. That of the backup makes one; a tag sets it up.
 STAGES = (
     *([f"playbooks/{stage}.yml"] for stage in ("hardening", "docker", "database", "proxy", "deploy")),
@@ -93,6 +93,7 @@ def test_kills_during_a_first_run_leave_no_trace(one: System) -> None:
         assert run.code == 0 and run.count("changed") == 0, f"{told}\n{run.tail}"
 
 
+@pytest.mark.skipif(not settings.EVERYTHING, reason="each role's scenario restarts its droplet; make test-all")
 def test_a_restart_right_after_any_stage_brings_back_its_services_and_rules(one: System) -> None:
     system.start("cut", HOSTS, DOMAINS)
     for stage in STAGES:
