@@ -237,6 +237,6 @@ def test_the_log_of_traefik_leads_to_bans_as_that_of_nginx_does(malar: System) -
         malar.ssh(f"curl -sk --interface lo -o /dev/null --resolve {DOMAINS[1]}:443:127.0.0.1 {WEB}{hole} || true")
     # Its own address is never banned, but it is counted as found.
     found = malar.ssh(
-        "fail2ban-regex --print-all-matched /var/log/traefik/refused.log shipshape-traefik-probes | tail -n 40"
+        "fail2ban-regex --print-all-matched /var/log/traefik-refused.log shipshape-traefik-probes | tail -n 40"
     )
     assert "/.git/config" in found and "127.0.0.1" in found, found
