@@ -22,6 +22,6 @@ grep --quiet '"/rotated"' /var/log/traefik/access.log
 stat -c '%U %a' /var/log/traefik/access.log
 # What was refused stands in a log of its own, which fail2ban reads; also after the rotation.
 curl --silent --insecure --output /dev/null --resolve api.test:443:127.0.0.1 https://api.test/.env
-for _ in $(seq 20); do grep --quiet '"RequestPath":"/.env"' /var/log/traefik-refused.log && break; sleep 0.1; done
+for _ in $(seq 100); do grep --quiet '"RequestPath":"/.env"' /var/log/traefik-refused.log && break; sleep 0.1; done
 grep --quiet '"RequestPath":"/.env"' /var/log/traefik-refused.log
 ! grep --quiet '"DownstreamStatus":200' /var/log/traefik-refused.log
