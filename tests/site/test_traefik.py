@@ -236,6 +236,7 @@ def test_the_log_of_traefik_leads_to_bans_as_that_of_nginx_does(malar: System) -
     for hole in ("/.env", "/.git/config"):
         malar.ssh(f"curl -sk --interface lo -o /dev/null --resolve {DOMAINS[1]}:443:127.0.0.1 {WEB}{hole} || true")
     # Its own address is never banned, but it is counted as found.
+    malar.ssh("for _ in $(seq 50); do grep -q /.git/config /var/log/traefik-refused.log && break; sleep 0.2; done")
     found = malar.ssh(
         "fail2ban-regex --print-all-matched /var/log/traefik-refused.log shipshape-traefik-probes | tail -n 40"
     )
