@@ -73,7 +73,8 @@ def _compose(folder: Path, version: str) -> None:
     base = f"{registry.DOMAIN}:{registry.OPEN_PORT}/{registry.REPOSITORY}:v1"
     (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY shop.py VERSION /app/\n", encoding="utf-8")
     store = {"image": base, "command": ["python3", "-c", "import time; time.sleep(1e6)"], "init": True}
-    web = {"build": ".", "command": "python3 shop.py --host 0.0.0.0 --port 8000", "depends_on": ["store"]}
+    # Python as the first process of a container would not hear that it is to end.
+    web = {"build": ".", "command": "python3 shop.py --host 0.0.0.0 --port 8000", "depends_on": ["store"], "init": True}
     (folder / "compose.yml").write_text(json.dumps({"services": {"web": web, "store": store}}), encoding="utf-8")
 
 
