@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from ansible_collections.shipshape.droplet.plugins.module_utils.certificates import is_address
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.site import (
     UNAVAILABLE,
     auth_paths,
@@ -28,7 +29,6 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.traefik_site imp
     Site,
     has_own_acme,
     identifier,
-    is_address,
     traefik_site,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -51,14 +50,6 @@ PERIODS = {1: "1s", 60: "1m", 3600: "1h"}
 EVERYWHERE = "PathPrefix(`/`)"
 UPGRADE = "HeaderRegexp(`Upgrade`, `(?i)^websocket$`)"
 SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-
-
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def identifier(name: Any) -> str:
