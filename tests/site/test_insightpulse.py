@@ -149,8 +149,13 @@ def test_headers_are_sensible_and_scripts_of_named_origins_alone_may_read(pulse:
 
 
 def test_one_address_gets_a_hundred_pages_a_minute(pulse: System) -> None:
-    answers = [pulse.fetch(SITE).status for _ in range(60)]
-    assert answers[-1] == 429 and set(answers) == {200, 429}
+    # As one process, since one a request would be slower than the limit on a busy machine.
+    began = time.monotonic()
+    answered = curl(f"{SITE}/about?[1-200]", "--write-out", "%{http_code} ").stdout.split()
+    lasted, allowed = time.monotonic() - began, answered.count("200")
+    assert set(answered) == {"200", "429"} and len(answered) == 200
+    # Twenty may come at once, beside the one that a visitor is allowed every 0.6 s.
+    assert allowed <= 21 + 1 + lasted * 100 / 60, f"{allowed} in {lasted:.1f} s"
     # What has no such limit is asked as often as one likes.
     assert {pulse.fetch(f"{OCR}/health").status for _ in range(30)} == {200}
 
