@@ -198,7 +198,7 @@ def traefik_users(site: Site) -> Row:
     """Who knows the password of a site; a file of its own, which is never shown."""
     # What the application gets is the proxy's own business.
     auth = {"users": users(site), "removeHeader": True, "realm": "Restricted"}
-    return {"http": {"middlewares": {f"{identifier(site['name'])}-users": {"basicAuth": auth}}}}
+    return {"http": {"middlewares": {f"{identifier(site['name'])}:users": {"basicAuth": auth}}}}
 
 
 def traefik_certificates(sites: Iterable[Site], settings: Settings) -> list[Row]:

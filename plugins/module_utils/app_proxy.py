@@ -136,13 +136,13 @@ class Traefik:
         return tuple(marks)
 
     def _routers(self, app: str) -> list[str]:
-        """Those that lead to the app: one for its domains, and one for each path at which it is."""
+        """Those that lead to the app, with and without a body: for its domains, and for each path at which it is."""
         try:
             with open(os.path.join(self.declared, f"site-{app}.yml"), encoding="utf-8") as stream:
-                found = re.findall(rf"^ +({re.escape(app)}(?:\.\d+)?-app):", stream.read(), re.MULTILINE)
+                found = re.findall(rf"^ +({re.escape(app)}(?:\.\d+)?:app(?:-read)?):", stream.read(), re.MULTILINE)
         except OSError:
             found = []
-        return found or [f"{app}-app"]
+        return found or [f"{app}:app", f"{app}:app-read"]
 
 
 PROXIES: dict[str, Callable[[], Any]] = {"nginx": Nginx, "traefik": Traefik}

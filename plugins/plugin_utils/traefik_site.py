@@ -48,6 +48,8 @@ NO_DOTFILES = r"(!PathRegexp(`/\.`) || PathRegexp(`^/\.well-known(/[^./][^/]*)*/
 APP_PRIORITY = 1000
 PERIODS = {1: "1s", 60: "1m", 3600: "1h"}
 EVERYWHERE = "PathPrefix(`/`)"
+#: What asks without sending anything; a reader that says to send something is treated as a writer.
+NO_BODY = "(Method(`GET`) || Method(`HEAD`)) && !HeaderRegexp(`Content-Length`, `[1-9]`)"
 UPGRADE = "HeaderRegexp(`Upgrade`, `(?i)^websocket$`)"
 SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -160,7 +162,8 @@ class _Site:
 
     def __init__(self, site: Site, settings: Settings, owners: Mapping[str, Site] | None = None) -> None:
         self.site, self.settings, self.owners = site, settings, owners or {}
-        #: What its service is called, and what all of its routers begin with.
+        #: What its service is called, and what all of its routers begin with. A colon follows, which no site's name has:
+        #: there may be a site `shop` and a site `shop-app`.
         self.service = self.name = identifier(site["name"])
         self.kind = kind_of(site)
         self.domains = whole_domains(site)
@@ -210,11 +213,11 @@ class _Site:
         # A name goes before the wildcard of another site.
         priority -= any(name.startswith("*.") for name in names)
         row: Row = {"entryPoints": ["websecure"], "rule": rule, "priority": priority, "middlewares": middlewares}
-        self.routers[f"{self.name}{part}"] = row | ({"service": service} if service else {}) | {"tls": self.tls(names)}
+        self.routers[f"{self.name}:{part}" if part else self.name] = row | ({"service": service} if service else {}) | {"tls": self.tls(names)}
 
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
         """What answers in the end, whichever way it is come to."""
-        self.routers[f"{self.name}-{part}"] = {
+        self.routers[f"{self.name}:{part}"] = {
             "rule": rule,
             "priority": priority,
             "middlewares": middlewares,
@@ -223,7 +226,7 @@ class _Site:
         }
 
     def middleware(self, part: str, value: Row) -> str:
-        name = f"{self.name}-{part}"
+        name = f"{self.name}:{part}"
         self.middlewares[name] = value
         return name
 
@@ -254,7 +257,7 @@ class _Site:
             return
         target = {"regex": r"^https?://[^/]+/(.*)$", "replacement": f"https://{_host(self.domains[0])}/${{1}}"}
         redirect = self.middleware("redirect", {"redirectRegex": {**target, "permanent": True}})
-        self.root("-redirect", _hosts(names), [headers, redirect], names, "noop@internal")
+        self.root("redirect", _hosts(names), [headers, redirect], names, "noop@internal")
 
     def other(self, part: str, rule: str, said: Mapping[str, Any], prefix: str, priority: int, body: str) -> None:
         """What another server answers: it is asked by its own name, as is its certificate."""
@@ -273,7 +276,7 @@ class _Site:
         if target := parts.path.rstrip("/"):
             replaced = {"regex": f"^{below}(?:/(.*))?$", "replacement": f"{target}/$1"}
             chain.append(self.middleware(part, {"replacePathRegex": replaced}))
-        name = f"{self.name}-{part}"
+        name = f"{self.name}:{part}"
         url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self.services[name] = {
             "loadBalancer": {"servers": [{"url": url}], "passHostHeader": False, "serversTransport": name}
@@ -315,18 +318,20 @@ class _Site:
         # Only what did not reach the application is asked again, so that this is safe for any method.
         retry = self.middleware("retry", {"retry": {"attempts": 2, "initialInterval": "100ms"}})
         told = self.told("told", self.site)
-        chain = ["shipshape-down", retry, *told, body]
+        chain = ["shipshape-down", retry, *told]
         if maintenance_text(self.site):
             if self.health:
                 rule = f"Path({_quoted(self.health)})"
-                self.router("health", rule, self.service, chain, _priority(self.health, 1000))
+                self.router("health", rule, self.service, [*chain, body], _priority(self.health, 1000))
             return
         paths = [str(path).rstrip("/") for path in proxy.get("websockets") or []]
         # What is buffered cannot become a WebSocket.
         for number, path in enumerate(paths):
             rule = f"{UPGRADE} && {_below(self.path(path))}" if path else UPGRADE
             self.router(f"websocket-{number}", rule, self.service, [retry, *told], _priority(path))
-        self.router("app", EVERYWHERE, self.service, chain, APP_PRIORITY)
+        self.router("app", EVERYWHERE, self.service, [*chain, body], APP_PRIORITY)
+        # To keep a body that is not there costs a twentieth of what Traefik can do.
+        self.router("app-read", NO_BODY, self.service, chain, APP_PRIORITY + 1)
 
     def closed(self) -> None:
         """What a site answers while it is closed."""
@@ -353,7 +358,7 @@ class _Site:
             limit: self.middleware(f"limit-{number}", _rate_limit(limit, self.settings))
             for number, limit in enumerate(given)
         }
-        auth = f"{self.service}-users" if asked else ""
+        auth = f"{self.service}:users" if asked else ""
         if not (allow or numbered or auth):
             return
         paths = dict.fromkeys(["", *(limit.path for limit in given), *(path for path in asked if path)])
@@ -363,7 +368,7 @@ class _Site:
             chain = [allow] if allow and watched else []
             chain += [name for limit, name in numbered.items() if covers(limit.path, path)]
             chain += [auth] if watched and any(covers(above, path) for above in asked) else []
-            name = f"{self.name}-{part}"
+            name = f"{self.name}:{part}"
             row = {"rule": rule, "priority": priority, "middlewares": chain, "parentRefs": [self.name]}
             self.routers[name] = row
             self.parents.append(name)
@@ -372,7 +377,7 @@ class _Site:
             layer(f"layer-{number}", _below(path) if path else EVERYWHERE, 1 + len(path), path, True)
         # For Traefik %2f is no slash, for who answers it may be: what is written so meets every guard there is.
         if any(paths):
-            name = f"{self.name}-layer-written"
+            name = f"{self.name}:layer-written"
             chain = [*([allow] if allow else []), *numbered.values(), *([auth] if auth else [])]
             row = {"rule": "PathRegexp(`(?i)%2f`)", "priority": 9000, "middlewares": chain, "parentRefs": [self.name]}
             self.routers[name] = row
@@ -483,8 +488,8 @@ class _Mounted(_Site):
         target = {"regex": rf"^(https?://[^/]+{re.escape(self.mount.path)})(\?.*)?$", "replacement": "${1}/${2}"}
         slash = self.middleware("slash", {"redirectRegex": {**target, "permanent": True}})
         rule = self.rule(f"Path({_quoted(self.mount.path)})")
-        chain = [f"{self.name}-headers", slash]
-        self.root("-slash", rule, chain, [self.mount.domain], "noop@internal", self.priority + 1)
+        chain = [f"{self.name}:headers", slash]
+        self.root("slash", rule, chain, [self.mount.domain], "noop@internal", self.priority + 1)
 
 
 def traefik_site(site: Site, settings: Settings, sites: Iterable[Site] = ()) -> Row:

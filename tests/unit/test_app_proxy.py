@@ -299,21 +299,22 @@ def test_traefik_follows_the_record_by_what_its_own_program_publishes(
     (tmp_path / "declared" / "base.yml").write_text(yaml.safe_dump(base, sort_keys=False))
     tally = app_proxy.Tally(proxy.upstreams("shop", "green"), proxy.status)
     for status, site, router, address in (
-        (502, "shop", "shop-app", "127.0.0.1:8081"),
-        (502, "my-shop", "my-shop-app", "127.0.0.1:8081"),
-        (503, "shop", "shop-maintenance", "127.0.0.1:8081"),
-        (200, "shop", "shop-app", "10.0.0.2:20011"),
+        (502, "shop", "shop:app", "127.0.0.1:8081"),
+        (502, "my-shop", "my-shop:app", "127.0.0.1:8081"),
+        (503, "shop", "shop:maintenance", "127.0.0.1:8081"),
+        (200, "shop", "shop:app-read", "10.0.0.2:20011"),
+        (504, "shop", "shop:app-read", "127.0.0.1:8081"),
     ):
         routers = f'"RouterName":"{site}@file -\\u003e {router}@file"'
         tally.take(f'{{"DownstreamStatus":{status},{routers},"ServiceAddr":"{address}"}}')
     # A release that has crashed answers nothing, and yet it fails; of another app, or while closed, it is no failure.
-    assert (tally.answers, tally.errors) == (2, 1)
+    assert (tally.answers, tally.errors) == (3, 2)
     # At a path, it has another router there, which its site's file names.
-    named = {name: {"rule": "x"} for name in ("shop", "shop-app", "shop.0-app", "shop.0-websocket-0")}
+    named = {name: {"rule": "x"} for name in ("shop", "shop:app", "shop.0:app", "shop.0:websocket-0")}
     (tmp_path / "declared" / "site-shop.yml").write_text(yaml.safe_dump({"http": {"routers": named}}))
     tally = app_proxy.Tally(proxy.upstreams("shop", "green"), proxy.status)
-    for router in ("shop-app", "shop.0-app", "shopx0-app", "shop.0-maintenance"):
-        names = f'"RouterName":"{router.partition("-")[0]}@file -\\u003e {router}@file"'
+    for router in ("shop:app", "shop.0:app", "shopx0:app", "shop.0:maintenance"):
+        names = f'"RouterName":"{router.partition(":")[0]}@file -\\u003e {router}@file"'
         tally.take(f'{{"DownstreamStatus":502,{names},"ServiceAddr":"127.0.0.1:8081"}}')
     assert (tally.answers, tally.errors) == (2, 2)
     assert proxy.switch("shop", "green") and app_proxy.colour_of("shop") == "green"

@@ -95,6 +95,28 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
+def test_a_body_has_its_limit_whoever_sends_it_and_who_sends_none_is_not_held_up(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    site = proxy_site(upstream.port)
+    site["proxy"]["max_body_size"] = "1k"
+    with Traefik(tmp_path, [site]).running() as traefik:
+        statuses = [traefik.get("api.test", "/", method=method, body=b"x" * 2000).status for method in ("POST", "GET")]
+        assert [*statuses, traefik.get("api.test", "/").status] == [413, 413, 200]
+        assert "api:body@file" not in traefik.ask("routers/api:app-read@file")["middlewares"]
+        assert "api:body@file" in traefik.ask("routers/api:app@file")["middlewares"]
+
+
+def test_two_sites_of_which_one_is_called_like_a_part_of_the_other(tmp_path: Path) -> None:
+    with Upstream() as first, Upstream() as second:
+        sites = [proxy_site(first.port), {**proxy_site(second.port), "name": "api-app", "domains": ["other.test"]}]
+        with Traefik(tmp_path, sites).running() as traefik:
+            for domain in ("api.test", "other.test"):
+                assert traefik.get(domain, "/", method="POST", body=b"x").status == 200
+            assert "already configured" not in traefik.log.read_text()
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
 def test_the_application_hears_who_asked_and_cannot_be_lied_to(tmp_path: Path, upstream: Upstream) -> None:
     with Traefik(tmp_path, [proxy_site(upstream.port)]).running() as traefik:
         names = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Proxy")
@@ -326,7 +348,7 @@ def test_each_authority_has_its_own_store_so_that_no_certificate_for_tests_stays
 def test_a_site_that_would_be_refused_is_not_asked_for_and_none_is_taken_from_the_disk() -> None:
     given = settings(acme_email="ops@malar.in", obstacles={"api": "DNS …"})
     routers = filters.traefik_site({**proxy_site(1), "redirect_domains": ["www.malar.in"]}, given)["http"]["routers"]
-    assert routers["api"]["tls"] == routers["api-redirect"]["tls"] == {}
+    assert routers["api"]["tls"] == routers["api:redirect"]["tls"] == {}
     assert filters.traefik_certificates([proxy_site(1)], given) == []
     assert [row["name"] for row in filters.traefik_own([proxy_site(1)], given)] == ["api"]
 
@@ -366,7 +388,7 @@ def test_a_wildcard_is_one_label_and_yields_to_the_name_of_another_site() -> Non
     routers = filters.traefik_site(site, given)["http"]["routers"]
     assert routers["api"]["rule"].startswith(r"(Host(`malar.in`) || HostRegexp(`^[^.]+\.malar\.in$`)) && ")
     assert routers["api"]["tls"]["domains"] == [{"main": "malar.in", "sans": ["*.malar.in"]}]
-    assert routers["api-redirect"]["tls"]["domains"] == [{"main": "*.malar.org", "sans": []}]
+    assert routers["api:redirect"]["tls"]["domains"] == [{"main": "*.malar.org", "sans": []}]
     plain = filters.traefik_site(proxy_site(1), given)["http"]["routers"]["api"]
     assert plain["priority"] > routers["api"]["priority"] and "domains" not in plain["tls"]
 
@@ -480,7 +502,7 @@ def test_insightpulse_is_routed_by_path_to_other_hosts(tmp_path: Path) -> None:
     assert allowed.header("Access-Control-Allow-Origin") == "https://app.insightpulseai.net"
     assert stranger.header("Access-Control-Allow-Origin") is None
     assert allowed.header("Strict-Transport-Security") == "max-age=31536000"
-    assert priorities["insightpulse-route@file"] == 1000 < priorities["insightpulse-location-0@file"] == 10005
+    assert priorities["insightpulse:route@file"] == 1000 < priorities["insightpulse:location-0@file"] == 10005
 
 
 def test_the_higher_priority_goes_before_the_longer_path(tmp_path: Path) -> None:
