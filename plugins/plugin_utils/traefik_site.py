@@ -162,8 +162,8 @@ class _Site:
 
     def __init__(self, site: Site, settings: Settings, owners: Mapping[str, Site] | None = None) -> None:
         self.site, self.settings, self.owners = site, settings, owners or {}
-        #: What its service is called, and what all of its routers begin with. A colon follows, which no site's name has:
-        #: there may be a site `shop` and a site `shop-app`.
+        #: What its service is called, and what all of its routers begin with. A colon follows, which no site's name
+        #: has: there may be a site `shop` and a site `shop-app`.
         self.service = self.name = identifier(site["name"])
         self.kind = kind_of(site)
         self.domains = whole_domains(site)
@@ -213,7 +213,8 @@ class _Site:
         # A name goes before the wildcard of another site.
         priority -= any(name.startswith("*.") for name in names)
         row: Row = {"entryPoints": ["websecure"], "rule": rule, "priority": priority, "middlewares": middlewares}
-        self.routers[f"{self.name}:{part}" if part else self.name] = row | ({"service": service} if service else {}) | {"tls": self.tls(names)}
+        row |= ({"service": service} if service else {}) | {"tls": self.tls(names)}
+        self.routers[f"{self.name}:{part}" if part else self.name] = row
 
     def router(self, part: str, rule: str, service: str, middlewares: list[str], priority: int) -> None:
         """What answers in the end, whichever way it is come to."""
