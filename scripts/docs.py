@@ -12,7 +12,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "collections"))
-from ansible_collections.shipshape.droplet.plugins.plugin_utils import reference
+from ansible_collections.shipshape.droplet.plugins.plugin_utils import hooks, reference
 
 REFERENCE = PROJECT / "docs" / "reference.md"
 INVENTORY = PROJECT / "docs" / "inventory.md"
@@ -157,7 +157,7 @@ def main() -> int:
     problems = [problem for role in ROLES for problem in drifted(role)]
     pages = {
         REFERENCE: page(),
-        INVENTORY: INVENTORY_HEAD + reference.table().rstrip() + "\n",
+        INVENTORY: INVENTORY_HEAD + reference.table() + hooks.page(),
         HARDENING: hardening_page(),
     }
     for path, text in pages.items():

@@ -35,8 +35,9 @@ def run_script(app: dict[str, Any], release: Release, script: str, patience: int
         code, output = app_stack.run_once(app["name"], release, script, patience, lock)
     else:
         state = "shipshape/" + app["name"]
+        folder = "public" if app["type"] == "static" else "src"
         properties += ["User=" + app["user"], "Group=" + app["user"]]
-        properties += ["WorkingDirectory=" + os.path.join(release.path, "src"), "StateDirectory=" + state]
+        properties += ["WorkingDirectory=" + os.path.join(release.path, folder), "StateDirectory=" + state]
         properties += [f"Environment=HOME=/var/lib/{state} PYTHONUNBUFFERED=1"]
         command = [os.path.join(release.path, script)]
         code, output = app_service.run_once(unit, properties, command, patience, lock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_container,
@@ -94,8 +94,13 @@ def start_others(app: dict[str, Any], store: Store, release: Release, colour: st
     return (f"{unit}: {problem}", log_of(unit, release, began, "")) if problem else ("", "")
 
 
-def start(app: dict[str, Any], store: Store, release: Release, colour: str, patience: int) -> tuple[str, str]:
-    """Start a release under a colour that does not serve. (Nothing or what is wrong with it, its last lines)."""
+def start(
+    app: dict[str, Any], store: Store, release: Release, colour: str, patience: int, hook: Callable[[str], str]
+) -> tuple[str, str]:
+    """Start a release under a colour that does not serve. (Nothing or what is wrong with it, its last lines).
+
+    `hook` runs the release's own for a moment, and returns what went wrong.
+    """
     began = time.time()
     unit = store.unit(colour)
     stop_colour(app, store, colour)
@@ -109,9 +114,15 @@ def start(app: dict[str, Any], store: Store, release: Release, colour: str, pati
         app_service.systemctl("stop", *store.idle_units(), store.live_unit)
     store.point(colour, release.id)
     gate = gate_for(app, unit, release, colour, patience)
-    problem = gate.start()
+    problem = gate.launch()
     if not problem:
-        return start_others(app, store, release, colour, gate.patience)
+        said = hook("before_health")
+        if said:
+            return said, ""
+        problem = gate.wait()
+    if not problem:
+        said = hook("after_health")
+        return (said, "") if said else start_others(app, store, release, colour, gate.patience)
     return str(app_env.scrub(problem, environment_of(release))), log_of(unit, release, began, gate.path)
 
 
@@ -156,19 +167,25 @@ def connections_of(app: dict[str, Any], store: Store, colour: str) -> tuple[int,
     return int(inside), app_container.tables(app["name"], colour)
 
 
-def settle(app: dict[str, Any], store: Store, release: Release, colour: str, patience: float) -> str:
-    """Make a release that serves already the live one for good, and end the one before. Says what had to be cut off."""
-    before = store.colour
-    units = [unit for unit in [store.unit(other(colour)), store.single_unit if store.single else ""] if unit]
-    units += others(app, other(colour))
+def _before(app: dict[str, Any], store: Store, colour: str) -> list[str]:
+    """The units of the release that served before the one of that colour."""
+    return [store.unit(other(colour)), *([store.single_unit] if store.single else []), *others(app, other(colour))]
+
+
+def settle(app: dict[str, Any], store: Store, release: Release, colour: str) -> None:
+    """Make a release that serves already the live one for good, alone enabled at boot."""
     store.switch(release.id)
     store.confirm(release.id, colour, others(app, colour, release))
-    app_service.systemctl("disable", "--quiet", *units)
+    app_service.systemctl("disable", "--quiet", *_before(app, store, colour))
+
+
+def end_before(app: dict[str, Any], store: Store, release: Release, colour: str, before: str, patience: float) -> str:
+    """End what ran before a release that is live now, under the colour `before`. Says what had to be cut off."""
     cut = 0
     if before and before != colour and app["second_port"]:
         port, tables = connections_of(app, store, before)
         cut = app_service.drain(port, patience, tables)
-    stop(*units, patience=_longest(app))
+    stop(*_before(app, store, colour), patience=_longest(app))
     if store.single:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(store.units, store.single_unit))

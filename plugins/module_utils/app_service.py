@@ -158,17 +158,20 @@ class Gate:
 
     def start(self) -> str:
         """Start the service anew and wait. Nothing when it is healthy, otherwise why not."""
+        return self.launch() or self.wait()
+
+    def launch(self) -> str:
+        """Start the service anew. Nothing when systemd has, otherwise why not."""
         for command in (("daemon-reload",), ("enable", "--quiet", self.unit), ("reset-failed", self.unit)):
             code, output = systemctl(*command)
             if code != 0 and command[0] != "reset-failed":  # which knows only units that are loaded
                 return "systemctl {} failed: {}".format(" ".join(command), output)
-        began = time.monotonic()
         code, output = systemctl("restart", self.unit)
-        if code != 0:
-            return f"it does not start: {output}"
-        return self.wait(began)
+        return f"it does not start: {output}" if code != 0 else ""
 
-    def wait(self, began: float) -> str:
+    def wait(self) -> str:
+        """Wait until it is healthy. Nothing when it is, otherwise why not."""
+        began = time.monotonic()
         problem = "no answer yet"
         steady_since: float | None = None
         main = ""

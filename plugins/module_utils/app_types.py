@@ -11,16 +11,6 @@ CODE_TYPES = ("python", "command")
 IMAGE_TYPES = ("container", "compose")
 #: Where roles/app puts the program that applies SQL migrations.
 SQL_PROGRAM = "/usr/local/lib/shipshape/shipshape_sql.py"
-#: Moments of a deploy at which an app may have a command of its own run, in the code of the new release.
-HOOKS = (
-    "before_build",
-    "after_build",
-    "before_migrate",
-    "after_migrate",
-    "before_start",
-    "after_start",
-    "after_switch",
-)
 
 
 def process_unit(app: str, process: str, number: int, colour: str) -> str:

@@ -250,8 +250,9 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
                 os.chmod(path, 0o755)
             mirror.export(commit, app["path"], target)
             venv = builder.venv() if app["type"] == "python" else ""
-            if not stack and (not static or app["build"]):
+            if not stack and (not static or app["build"] or app["hooks"]):
                 builder.write_scripts()
+            if not stack and (not static or app["build"]):
                 builder.share()
                 builder.work()
         if static:
@@ -264,8 +265,8 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
             warnings = app_stack.build(app, store, module.params["release"], path, values, login, lock)
         elif app["type"] == "python":
             builder.compile()
-        if not static:
-            owner = (0, 0) if container or stack else (account.uid, account.gid)
+        if not static or app["hooks"]:
+            owner = (0, 0) if container or stack or static else (account.uid, account.gid)
             write_file(os.path.join(path, "env"), app_env.to_file(values), 0o600, *owner)
         record = dict(
             app=app["name"],

@@ -10,6 +10,7 @@ version_added: 0.1.0
 description:
   - For all apps of a run in one trip. A release that serves well becomes the live one, alone enabled at boot; the one
     before is stopped when nobody is connected to it any more, and releases beyond C(keep_releases) are removed.
+  - What the release has run at the moments from its switch on is run here. One that fails fails the task, at its end.
   - An app named in O(failed) was led back by the proxy. Its new release is stopped and marked as rolled back, so that
     it is not deployed again by itself, and the task fails with what was seen and the last lines of its log.
   - With O(abandon) all that was prepared is taken away, and the task fails with that text.
@@ -66,27 +67,43 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.app_system impor
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
 
 
-def keep(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any]) -> tuple[str, list[str]]:
-    """Make the release the live one for good."""
+def keep(
+    module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any], who: str
+) -> tuple[str, str, list[str]]:
+    """Make the release the live one for good. (What a hook has against it, what happened, what was removed)."""
     release, before = store.find(row["release"]), store.release(row.get("given_up") or "")
     if before is not None and before.id > release.id:
         # One that was left for a newer one is not given up: it is where the next rollback leads.
         before.note(rolled_back=now())
     said = f"{app['name']}: release {release.id} ({release.record.get('version')}) is live"
+    failed: dict[str, str] = {}
+
+    def hook(moment: str) -> None:
+        # The release serves well: whatever this says, there is no reason to go back, nor to leave the rest undone.
+        problem = app_hook.run(app, release, moment)
+        if problem:
+            failed[moment] = problem
+            app_trail.note(app["name"], release.id, moment, "failed", who, why=problem.splitlines()[0])
+
     if app["type"] not in PROCESS_TYPES:
         store.switch(release.id)
         store.confirm(release.id)
+        hook("after_switch")
     else:
-        cut = app_process.settle(app, store, release, row["colour"], module.params["drain"])
+        colour = store.colour
+        app_process.settle(app, store, release, row["colour"])
+        hook("after_switch")
+        hook("before_stop")
+        cut = app_process.end_before(app, store, release, row["colour"], colour, module.params["drain"])
         said += f"; {cut}" if cut else ""
+        hook("after_stop")
     for left in store.leftovers():
         left.remove()
     removed = store.prune(app["keep_releases"])
-    # The proxies lead to it and it serves well: whatever this says, there is no reason to go back.
-    problem = app_hook.run(app, release, "after_switch")
-    if problem:
-        raise AppError(app["name"], "after_switch", f"{said}, but {problem}")
-    return said, removed
+    if failed:
+        why = "\n".join(failed.values())
+        return f"{app['name']}: {', '.join(failed)}: {said.partition(': ')[2]}, but {why}", "", removed
+    return "", said, removed
 
 
 def take_back(module: AnsibleModule, app: dict[str, Any], store: Store, row: dict[str, Any], why: str) -> str:
@@ -129,7 +146,7 @@ def end(module: AnsibleModule, app: dict[str, Any], row: dict[str, Any]) -> tupl
                 app["name"], row["release"], why.partition(":")[0], "rolled back", who, why=problem.splitlines()[0]
             )
         else:
-            said, removed = keep(module, app, store, row)
+            problem, said, removed = keep(module, app, store, row, who)
             outcome = "rollback" if row.get("given_up") else "live"
             app_trail.note(app["name"], row["release"], "end", outcome, who)
         if app["type"] in IMAGE_TYPES:

@@ -218,6 +218,12 @@ def facts_of(app: dict[str, Any], store: Store, commit: str) -> dict[str, Any]:
     }
 
 
+def moments(app: dict[str, Any], store: Store, name: str) -> list[str]:
+    """Those at which a release has something run: its own, of one that is there; the app's, of one to be built."""
+    release = store.release(name)
+    return sorted(app["hooks"] if release is None else release.record.get("hooks") or {})
+
+
 def way_back(app: dict[str, Any], to: str) -> tuple[str, dict[str, Any]]:
     """The same for going back to an earlier release."""
     store = Store(app["name"], app["directory"])
@@ -281,7 +287,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
                     module.params["rewritten"],
                     app["name"] in lost,
                 )
-            plan[app["name"]] = dict(facts, action=action)
+            plan[app["name"]] = dict(facts, action=action, moments=moments(app, stores[app["name"]], facts["release"]))
             if action == "deploy" and not check_mode:
                 stores[app["name"]].plan(facts["release"])
             if facts.get("held"):

@@ -9,8 +9,8 @@ short_description: Start a release of an app beside the one that serves, and wai
 version_added: 0.1.0
 description:
   - Starts the release under the colour that does not serve, on a port of its own, and waits until its health path
-    answers. When it does not, the release is stopped and, if it is new, removed, and the task fails with the last lines
-    of its log; nothing that serves was touched.
+    answers; on the way there its hooks are run. When it does not answer, or one of these fails, the release is stopped
+    and, if it is new, removed, and the task fails with the last lines of its log; nothing that serves was touched.
   - An app without C(second_port) has one port. Its old release is stopped before, and started again when the new one
     fails.
   - Of a static app there is nothing to start.
@@ -49,11 +49,18 @@ def start(app: dict[str, Any], store: Store, name: str, colour: str, patience: i
     release = store.find(name)
     if store.colour == colour:
         raise AppError(app["name"], "start", f"{colour} is the colour that serves; run again")
-    hooked = app_hook.run(app, release, "before_start")
-    step = "before_start" if hooked else "health"
-    problem, log = (hooked, "") if hooked else app_process.start(app, store, release, colour, patience)
+    step = "health"
+
+    def hook(moment: str) -> str:
+        nonlocal step
+        problem = str(app_hook.run(app, release, moment))
+        step = moment if problem else "health"
+        return problem
+
+    problem, log = hook("before_start"), ""
     if not problem:
-        step, problem = "after_start", app_hook.run(app, release, "after_start")
+        problem, log = app_process.start(app, store, release, colour, patience, hook)
+    problem = problem or hook("after_start")
     if not problem:
         return
     serving = app_process.give_up(app, store, colour, patience)

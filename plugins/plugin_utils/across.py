@@ -18,6 +18,7 @@ from .app_fields import postgresql_name
 from .checks import DEPLOY_KEY
 from .compose import check_compose
 from .container import check_container
+from .hooks import OF_A_BUILD
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant
@@ -408,10 +409,14 @@ def _built(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     if "build" in app and "publish" not in app:
         wanted = "the folder that the build puts the site into, such as dist; the code itself is not shown"
         yield Problem((*path, "publish"), "nothing", wanted)
-    for key in ("publish", "env", "hooks"):
-        if key in app and "build" not in app:
-            wanted = f"`build` beside it, or no `{key}`: the files are shown as they are in the repository"
-            yield Problem((*path, key), "a key for a site that is built", wanted)
+    if "build" in app:
+        return
+    hooks = _mapping(app.get("hooks"))
+    # The environment is that of its hooks, too.
+    keys = [(key,) for key in ("publish", "env") if key in app and not (key == "env" and hooks)]
+    for key in [*keys, *(("hooks", moment) for moment in OF_A_BUILD if moment in hooks)]:
+        wanted = f"`build` beside it, or no `{key[-1]}`: the files are shown as they are in the repository"
+        yield Problem((*path, *key), "a key for a site that is built", wanted)
 
 
 def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Problem]:

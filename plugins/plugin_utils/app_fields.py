@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..module_utils.app_types import HOOKS
 from .checks import (
     command,
     deploy_key,
@@ -23,6 +22,7 @@ from .checks import (
 from .compose import COMPOSE_KEYS, COMPOSE_ONLY
 from .compose import ELSEWHERE as ELSEWHERE_IN_COMPOSE
 from .container import CONTAINER_KEYS, ELSEWHERE, inner_path
+from .hooks import OF_A_BUILD, moments_of
 from .names import (
     LONGEST_POSTGRESQL_NAME,
     LONGEST_USER_NAME,
@@ -206,7 +206,7 @@ PROCESS_KEYS = {
     ),
     "migrate": Key(OneOf(MIGRATE_COMMAND, MIGRATE)),
     "seed": Key(Text("what is run once, after the first migration, such as python -m app.seed", (shell,))),
-    "hooks": hooks(HOOKS),
+    "hooks": hooks(moments_of("python")),
     "processes": Key(
         Pairs(
             lambda _name: OneOf(Text("the one command of the process", (command,)), PROCESS),
@@ -244,14 +244,23 @@ IMAGE_KEYS = (
     *("seed", "processes", "cron", "memory", "cpus", "health", "websocket", "database", "env", "port", "timeout"),
     "watch",
 )
-#: A moment of a build, which an image has behind it.
-BUILD_HOOKS = ("before_build", "after_build")
 STATIC_KEYS = {
     "spa": Key(Flag("true (unknown paths show index.html) or false")),
     "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
 }
 #: What a site that is built here has in common with an app that is.
-BUILT_KEYS = {"build": BUILD, "env": ENV, "hooks": hooks(BUILD_HOOKS)}
+BUILT_KEYS = {
+    "build": BUILD,
+    "env": ENV,
+    "hooks": hooks(
+        moments_of("static"),
+        {
+            moment: "no such key: a static site has no process, and nothing to migrate"
+            for moment in moments_of("python")
+            if moment not in moments_of("static")
+        },
+    ),
+}
 
 _NO_PROCESS = "no such key: a static site is files alone, no process. Was type: python meant?"
 _PROCESS = Table(
@@ -292,8 +301,8 @@ APP = Choice(
                 **{key: PROCESS_KEYS[key] for key in IMAGE_KEYS},
                 "migrate": Key(OneOf(MIGRATE_COMMAND, INNER_SQL)),
                 "hooks": hooks(
-                    tuple(moment for moment in HOOKS if moment not in BUILD_HOOKS),
-                    dict.fromkeys(BUILD_HOOKS, "no such key: an image is built where it is pushed from, not here"),
+                    moments_of("container"),
+                    dict.fromkeys(OF_A_BUILD, "no such key: an image is built where it is pushed from, not here"),
                 ),
                 **CONTAINER_KEYS,
             },
@@ -312,8 +321,8 @@ APP = Choice(
                 **{key: PROCESS_KEYS[key] for key in (*IMAGE_KEYS, "shared") if key != "processes"},
                 "migrate": Key(MIGRATE_COMMAND),
                 "hooks": hooks(
-                    tuple(moment for moment in HOOKS if moment not in BUILD_HOOKS),
-                    dict.fromkeys(BUILD_HOOKS, "no such key: what is built, the Compose file and its Dockerfiles say"),
+                    moments_of("compose"),
+                    dict.fromkeys(OF_A_BUILD, "no such key: what is built, the Compose file and its Dockerfiles say"),
                 ),
                 **COMPOSE_KEYS,
             },

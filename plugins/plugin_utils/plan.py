@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
+from .hooks import ONCE
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .site import PERIODS, mounts, split_domain, whole_domains
 from .topology import LOOPBACK, Topology
@@ -395,10 +396,11 @@ def _switched(name: str, app: Mapping[str, Any]) -> Row:
     return row | ({"watch_seconds": int(app["watch"])} if app.get("watch") is not None else {})
 
 
-def _built(app: Mapping[str, Any]) -> Row:
-    """What makes a release out of the code."""
-    hooks = {moment: str(command) for moment, command in (app.get("hooks") or {}).items() if moment.endswith("_build")}
+def _built(app: Mapping[str, Any], first: bool) -> Row:
+    """What makes a release out of the code, and what is run at the moments of its deploy."""
     row: Row = {key: str(app[key]) for key in ("build", "publish") if app.get(key)}
+    said = app.get("hooks") or {}
+    hooks = {moment: str(command) for moment, command in said.items() if first or moment not in ONCE}
     return row | ({"hooks": hooks} if hooks else {})
 
 
@@ -411,8 +413,6 @@ def _processes(app: Mapping[str, Any], first: bool) -> Row:
     migrate = app.get("migrate") or ""
     row: Row = {"migrate": str(migrate) if first and not isinstance(migrate, Mapping) else ""}
     row |= {"migrate_sql": str(migrate["sql"])} if first and isinstance(migrate, Mapping) else {}
-    one = {"before_migrate", "after_migrate", "after_switch"}
-    hooks = {moment: str(command) for moment, command in (app.get("hooks") or {}).items() if first or moment not in one}
     processes = [
         {"name": name, **{key: value for key, value in _process(process).items() if key != "once"}}
         for name, process in (app.get("processes") or {}).items()
@@ -420,7 +420,6 @@ def _processes(app: Mapping[str, Any], first: bool) -> Row:
     ]
     cron = [{"name": name, **entry} for name, entry in (app.get("cron") or {}).items()] if first else []
     row |= {"seed": str(app["seed"])} if app.get("seed") and first else {}
-    row |= {"hooks": hooks} if hooks else {}
     row |= {"processes": processes} if processes else {}
     row |= {"cron": cron} if cron else {}
     row |= {"shared": _texts(app.get("shared"))} if app.get("shared") else {}
@@ -459,15 +458,16 @@ def plan_apps(
             built = (
                 {"env": {key: text(value) for key, value in (app.get("env") or {}).items()}} if app.get("env") else {}
             )
-            rows.append({**_release(name, app), **_built(app), **built})
+            rows.append({**_release(name, app), **_built(app, first=host == topology.proxy[0]), **built})
         if app["type"] in PROCESS_TYPES and host in topology.app:
+            first = host == topology.app[0]
             rows.append(
                 {
                     **_release(name, app),
-                    **_built(app),
+                    **_built(app, first),
                     **_container(app, topology, host),
                     "command": str(app.get("command") or app.get("arguments") or ""),
-                    **_processes(app, first=host == topology.app[0]),
+                    **_processes(app, first),
                     **_health(app.get("health")),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),

@@ -286,6 +286,9 @@ def test_what_may_run_once_runs_on_one_host_and_the_rest_on_all() -> None:
     assert first["cron"] == [{"name": "cleanup", "schedule": "0 3 * * *", "command": "clean"}] and "cron" not in second
     assert first["seed"] == "seed" and "seed" not in second
     assert first["hooks"] == said["hooks"] and second["hooks"] == {"before_start": "warm"}
+    site = {"build": "make", "publish": "out", "hooks": {"after_build": "check", "after_switch": "purge"}}
+    first, second = (app(GROWN, host, "malar-web", **site) for host in GROWN.proxy)
+    assert first["hooks"] == site["hooks"] and second["hooks"] == {"after_build": "check"}
 
 
 def test_a_process_and_a_health_path_can_be_said_in_one_word_or_in_full() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.hooks import MOMENTS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.problems import Problem, Unresolved, report
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.validate import problems
 from inventory_cases import BASES, cases, inventory, mutate
@@ -53,6 +54,13 @@ SOUND: dict[str, dict[str, Any]] = {
             "apps.malar-web.rate_limits": {"/ledgers": {"per_minute": 5}},
         }
     },
+    "a site that is told of its switch": {
+        "set": {
+            "apps.malar-web.hooks": {"before_switch": "./check", "after_switch": "./purge"},
+            "apps.malar-web.env": {"PURGE": "https://cdn.malar.in/purge"},
+        }
+    },
+    "every moment there is": {"set": {"apps.worker.hooks": dict.fromkeys(MOMENTS, "true")}},
     "a path on a domain that is nobody's": {"set": {"apps.malar-api.domains": ["malar.in/api"]}},
     "a git server of one's own over ssh, and its line of ssh-keyscan": {
         "set": {
