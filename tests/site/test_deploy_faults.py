@@ -1,16 +1,17 @@
 """Deploys of each type of app that are killed at each step, or that meet a fault: what serves goes on serving.
 
-One droplet with three apps under light load. The controller is killed with all that it has started, three at a time,
-one for each app; the next run deploys what is declared, and nothing is left of the one before.
+One droplet with an app of each type under light load. Each app has a controller of its own, which is killed with all
+that it has started while the step is at work on the droplet; the next run deploys what is declared, and nothing is left
+of the one before.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,12 +25,13 @@ from tests.site import system
 from tests.site.load import Load
 from tests.site.system import PROJECT, System, descendants, environment
 
-# A python app is killed at each step in test_more_droplets.py, each time.
-pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="ten minutes of them: make test-all")
+# In each run of the tests, a python app is killed at each step in test_more_droplets.py.
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="a quarter of an hour of them: make test-all")
 
 NAME = "shipshape-fault-one"
 HOSTS = {"one": "10.77.0.62"}
-APPS = ("desk", "ocr", "page")
+TYPES = {"api": "python", "desk": "command", "ocr": "container", "board": "compose", "page": "static"}
+APPS = tuple(TYPES)
 DOMAINS = tuple(f"{app}.fault.test" for app in APPS)
 SERVER = """import http.server, os
 class Desk(http.server.BaseHTTPRequestHandler):
@@ -44,6 +46,38 @@ class Desk(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Desk).serve_forever()
 """
+SHARED_IMAGE = f"{registry.DOMAIN}:{registry.OPEN_PORT}/{registry.REPOSITORY}:v1"
+#: What is beside the service that answers is another one in each release, so that it has to change over.
+COMPOSE: dict[str, Any] = {
+    "services": {
+        "web": {
+            "image": SHARED_IMAGE,
+            "command": "python3 /app/server.py",
+            "environment": {"HOST": "0.0.0.0", "PORT": 8000},
+            "volumes": ["kept:/data"],
+            "init": True,
+        },
+        "worker": {
+            "image": SHARED_IMAGE,
+            "command": ["python3", "-c", "import time; time.sleep(1e6)"],
+            "environment": {"STAMP": "${STAMP}"},
+            "init": True,
+        },
+    },
+    "volumes": {"kept": {}},
+}
+SERVED: dict[str, Any] = {
+    "source": {"git": "https://{{ git_server }}/faults.git"},
+    "migrate": "sleep 1",
+    "hooks": {"before_switch": "sleep 1"},
+    "env": {"STAMP": "{{ stamp }}"},
+}
+IMAGE: dict[str, Any] = {
+    "container_port": 8000,
+    "migrate": "python3 /app/server.py migrate",
+    "hooks": {"before_switch": "python3 -c 'import time; time.sleep(1)'"},
+    "health": "/health",
+}
 #: Each step takes a moment, so that it can be met at work.
 VARIABLES: dict[str, Any] = {
     "acme_email": "ops@fault.test",
@@ -52,50 +86,50 @@ VARIABLES: dict[str, Any] = {
     "app_drain_seconds": 3,
     "git_server": "git.test",
     "apps": {
+        "api": {**SERVED, "build": "sleep 1", "command": "python serve.py", "health": "/"},
         "desk": {
-            "type": "command",
-            "source": {"git": "https://{{ git_server }}/faults.git"},
+            **SERVED,
             "build": 'sleep 1 && echo "$STAMP" >built',
-            "migrate": "sleep 1",
             "command": "python3 serve.py",
             "processes": {"worker": {"command": "sleep 100000", "stop_timeout": 2}},
-            "domains": [DOMAINS[0]],
             "health": "/",
-            "env": {"STAMP": "{{ stamp }}"},
         },
         "ocr": {
-            "type": "container",
-            "image": "registry.test/ocr:{{ ocr_tag }}",
+            **{key: SERVED[key] for key in ("env",)},
+            **IMAGE,
+            "image": f"{registry.DOMAIN}/{registry.REPOSITORY}:{{{{ ocr_tag }}}}",
             "registry": "{{ vault_fetcher }}",
-            "container_port": 8000,
-            "migrate": "python3 /app/server.py migrate",
-            "domains": [DOMAINS[1]],
-            "health": "/health",
-            "env": {"STAMP": "{{ stamp }}"},
         },
+        "board": {**SERVED, **IMAGE, "service": "web"},
         "page": {
-            "type": "static",
-            "source": {"git": "https://{{ git_server }}/faults.git"},
+            **{key: SERVED[key] for key in ("source", "env")},
             "build": 'sleep 1 && mkdir out && echo "$STAMP" >out/index.html',
             "publish": "out",
-            "domains": [DOMAINS[2]],
-            "env": {"STAMP": "{{ stamp }}"},
+            "hooks": {"before_switch": "sleep 1", "after_switch": "sleep 1"},
         },
     },
 }
-#: (when it is killed, at which task, so many seconds after its beginning)
+for name, said in VARIABLES["apps"].items():
+    said |= {"type": TYPES[name], "domains": [f"{name}.fault.test"]}
+#: Whether a step is at work: it has the lock of the app, or the proxy leads elsewhere than before.
+LOCKED = "grep -q ' /srv/{app}/.lock$' <(ls -l /proc/[0-9]*/fd 2>/dev/null)"
+LED = '[ "$(ls /var/lib/shipshape/live | grep ^{app}.green)" != "{flag}" ]'
+#: (when it is killed, at which task, so many seconds after what)
 MOMENTS = {
-    "builds": ("Deploy | Build", 0.8),
-    "migrates": ("Deploy | Migrate", 0.8),
-    "starts": ("Deploy | Start", 0.8),
-    "switches": ("Deploy | Lead the proxies to", 0.4),
-    "watches": ("Deploy | Lead the proxies to", 1.6),
-    "ends": ("Deploy | End", 0.7),
+    "builds": ("Deploy | Build", 0.2, LOCKED),
+    "migrates": ("Deploy | Migrate", 0.2, LOCKED),
+    "starts": ("Deploy | Start", 0.4, LOCKED),
+    "is about to switch": ("Deploy | Run what comes before the switch", 0.2, LOCKED),
+    "switches": ("Deploy | Lead the proxies to", 0.0, LED),
+    "watches": ("Deploy | Lead the proxies to", 1.0, LED),
+    "ends": ("Deploy | End", 0.2, LOCKED),
 }
+#: A site has nothing to migrate or to start, and no proxy is led anywhere for it.
+OF_A_SITE = ("builds", "is about to switch", "ends")
 #: Every line that it prints is something that a run has left behind, or a release that is not in one piece.
 LEFT = r"""
 shopt -s nullglob
-for app in desk ocr page; do
+for app in api desk ocr board page; do
     cd /srv/$app
     for left in deploy.loc[k] archiv[e] *.new *.new-* releases/*.new*; do echo "$app: $left"; done
     for release in releases/*; do
@@ -116,9 +150,15 @@ for app in desk ocr page; do
         done
     done
 done
-[ "$(docker ps --all --quiet | wc -l)" = 1 ] || docker ps --all
-comm -3 <(docker image ls --format '{{.Tag}}' | grep -o 'shipshape-ocr-.*' | sort) \
-    <(ls /srv/ocr/releases | sed s/^/shipshape-ocr-/ | sort)
+[ "$(docker ps --all --quiet | wc -l)" = 3 ] || docker ps --all
+for app in ocr board; do
+    comm -3 <(docker image ls --format '{{.Tag}}' | grep -o "shipshape-$app-.*" | sort --unique) \
+        <(ls /srv/$app/releases | sed s/^/shipshape-$app-/ | sort)
+done
+grep -q "$(basename "$(readlink /srv/board/current)")" /srv/board/services.json || cat /srv/board/services.json
+stamp=$(grep -o 'stamp-[0-9]*' /srv/board/current/env)
+docker inspect --format '{{.Config.Env}}' $(docker ps --quiet --filter label=com.docker.compose.service=worker) |
+    grep -q "STAMP=$stamp " || echo "the worker of board is not that of $stamp"
 for login in /run/shipshape/login-* /run/shipshape/deploy-key-* /run/shipshape/.new-*; do echo "$login"; done
 systemctl list-units --failed --plain --no-legend
 """
@@ -152,6 +192,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     code = folder / "code"
     code.mkdir()
     (code / "serve.py").write_text(SERVER, encoding="utf-8")
+    (code / "compose.yml").write_text(yaml.safe_dump(COMPOSE), encoding="utf-8")
     repository.publish(code, "faults")
     inventory = folder / "inventory"
     (inventory / "group_vars" / "all").mkdir(parents=True)
@@ -183,8 +224,12 @@ def loaded(*apps: str) -> Iterator[dict[str, Load]]:
         assert len(load.seen) > 20, (app, len(load.seen))
 
 
-def kill_at(command: list[str], task: str, after: float) -> str:
-    """Start a controller, and kill it with all that it has started in the middle of a task; what it had printed."""
+def kill_at(faults: Faults, app: str, moment: str) -> str:
+    """Kill a controller, with all that it has started, while a step is at work. Nothing, or how that was missed."""
+    task, after, at_work = MOMENTS[moment]
+    flag = faults.console(f"ls /var/lib/shipshape/live | grep ^{app}.green || true")
+    begun = f"for _ in $(seq 400); do {at_work.format(app=app, flag=flag)} && exit 0; sleep 0.05; done"
+    command = faults.deploy_command(app)
     process = subprocess.Popen(
         command, cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -194,33 +239,26 @@ def kill_at(command: list[str], task: str, after: float) -> str:
     for line in process.stdout:
         printed += line
         if line.startswith("TASK") and task in line:
+            faults.console(begun)
             time.sleep(after)
             for child in descendants(process.pid):
                 # One of them may just have come to its end by itself.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             break
+    rest = process.stdout.read()
     process.wait(timeout=60)
-    return printed
+    if task in printed and process.returncode == -signal.SIGKILL and "\nTASK" not in rest:
+        return ""
+    return f"{app} has not {moment}: exit {process.returncode}\n{(printed + rest)[-3000:]}"
 
 
 def kill_all_at(faults: Faults, moment: str) -> None:
-    """A controller for each app, all of them killed at the same step."""
-    task, after = MOMENTS[moment]
-    printed: dict[str, str] = {}
-    commands = {app: faults.deploy_command(app) for app in APPS}
-
-    def kill(app: str) -> None:
-        printed[app] = kill_at(commands[app], task, after)
-
-    threads = [threading.Thread(target=kill, args=(app,)) for app in APPS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for app, text in printed.items():
-        # A site has nothing to migrate, and no proxy is led anywhere for it: that run comes to its end.
-        assert task in text or (app == "page" and "PLAY RECAP" in text), (app, text[-3000:])
+    """A controller for each app that has this step, all of them killed at it."""
+    apps = [app for app in APPS if app != "page" or moment in OF_A_SITE]
+    with concurrent.futures.ThreadPoolExecutor(len(apps)) as controllers:
+        missed = list(controllers.map(lambda app: kill_at(faults, app, moment), apps))
+    assert not any(missed), "\n".join(missed)
 
 
 def served(loads: dict[str, Load], app: str) -> set[str]:
