@@ -61,7 +61,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import (
     app_container,
     app_env,
     app_lock,
-    app_stack,
+    app_stack_build,
     app_trail,
 )
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_archive import Archive
@@ -262,7 +262,7 @@ def build(module: AnsibleModule, store: Store, account: Account, lock: int) -> d
         elif container:
             app_container.build(app, module.params["release"], path, commit, values, login, lock)
         elif stack:
-            warnings = app_stack.build(app, store, module.params["release"], path, values, login, lock)
+            warnings = app_stack_build.build(app, store, module.params["release"], path, values, login, lock)
         elif app["type"] == "python":
             builder.compile()
         if not static or app["hooks"]:

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.shipshape.droplet.plugins.filter.app_specs import app_specs, app_units
-from ansible_collections.shipshape.droplet.plugins.module_utils import app_compose, app_container, app_stack, app_store
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    app_compose,
+    app_container,
+    app_stack,
+    app_stack_build,
+    app_store,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_compose import Refused, Wanted
 from ansible_collections.shipshape.droplet.plugins.module_utils.app_system import AppError, write_record
 
@@ -269,12 +275,12 @@ def spec(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> app_stack.Checkout:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> app_stack_build.Checkout:
     monkeypatch.setattr(app_container, "STATE", str(tmp_path / "state"))
     return release_of(tmp_path, A)
 
 
-def release_of(tmp_path: Path, release: str, **changes: Any) -> app_stack.Checkout:
+def release_of(tmp_path: Path, release: str, **changes: Any) -> app_stack_build.Checkout:
     store = app_store.Store("board", str(tmp_path / "board"))
     source = Path(store.releases_directory, release, "src")
     (source / "init.d").mkdir(parents=True)
@@ -282,11 +288,11 @@ def release_of(tmp_path: Path, release: str, **changes: Any) -> app_stack.Checko
     (source / "uploads").mkdir()
     (source / "uploads" / ".gitkeep").write_text("")
     (source / "store.conf").write_text("maxmemory 64mb")
-    return app_stack.Checkout(spec(**changes), store, str(source.parent))
+    return app_stack_build.Checkout(spec(**changes), store, str(source.parent))
 
 
 def test_files_of_the_code_have_the_same_path_in_each_release_for_other_services(
-    checkout: app_stack.Checkout, tmp_path: Path
+    checkout: app_stack_build.Checkout, tmp_path: Path
 ) -> None:
     later = release_of(tmp_path, B)
     for name in ("store.conf", "init.d"):
@@ -299,12 +305,12 @@ def test_files_of_the_code_have_the_same_path_in_each_release_for_other_services
     assert Path(moved, "a.sql").read_text() == "SELECT 2"
 
 
-def test_the_web_service_mounts_its_own_release(checkout: app_stack.Checkout) -> None:
+def test_the_web_service_mounts_its_own_release(checkout: app_stack_build.Checkout) -> None:
     assert checkout.place("web", f"{checkout.source}/store.conf") == f"{checkout.source}/store.conf"
 
 
 def test_a_folder_that_the_code_does_not_have_is_data_that_all_releases_share(
-    checkout: app_stack.Checkout, tmp_path: Path
+    checkout: app_stack_build.Checkout, tmp_path: Path
 ) -> None:
     for service in ("web", "store"):
         assert checkout.place(service, f"{checkout.source}/pgdata/13") == str(tmp_path / "state/board/pgdata/13")
@@ -318,14 +324,14 @@ def test_a_folder_of_the_code_that_is_declared_shared_is_data(tmp_path: Path, mo
     assert shared.place("store", f"{shared.source}/init.d") == str(tmp_path / "state/board/init.d")
 
 
-def test_the_droplet_s_own_paths_stay_and_ways_out_of_the_code_are_refused(checkout: app_stack.Checkout) -> None:
+def test_the_droplet_s_own_paths_stay_and_ways_out_of_the_code_are_refused(checkout: app_stack_build.Checkout) -> None:
     assert checkout.place("store", "/var/run/docker.sock") == "/var/run/docker.sock"
     with pytest.raises(Refused, match="out of the code"):
         checkout.place("store", os.path.normpath(f"{checkout.source}/../data"))
 
 
 def test_a_secret_s_file_that_is_nowhere_is_asked_for_where_it_will_be_found(
-    checkout: app_stack.Checkout, tmp_path: Path
+    checkout: app_stack_build.Checkout, tmp_path: Path
 ) -> None:
     text = OLD.replace("/srv/board/releases/R/src", checkout.source)
     with pytest.raises(Refused, match=f"secret tok is not in the code, and there is no {tmp_path}/state/board/tok.txt"):
@@ -335,7 +341,7 @@ def test_a_secret_s_file_that_is_nowhere_is_asked_for_where_it_will_be_found(
     assert file["secrets"]["tok"]["file"] == str(tmp_path / "state/board/tok.txt")
 
 
-def test_files_that_no_release_mounts_are_removed(checkout: app_stack.Checkout) -> None:
+def test_files_that_no_release_mounts_are_removed(checkout: app_stack_build.Checkout) -> None:
     kept = checkout.place("store", f"{checkout.source}/store.conf")
     gone = checkout.place("store", f"{checkout.source}/init.d")
     Path(checkout.source).parent.joinpath("compose.json").write_text(json.dumps({"at": kept}))
@@ -403,7 +409,7 @@ def there(fake: Path, *containers: dict[str, Any]) -> None:
 
 def test_a_container_of_a_colour_is_made_by_compose_and_run_in_the_foreground(fake: Path) -> None:
     app = spec(migrate="alembic upgrade 'a head'", hooks={"after_start": "./warm"})
-    files = app_stack.scripts(app, A, f"/srv/board/releases/{A}")
+    files = app_stack_build.scripts(app, A, f"/srv/board/releases/{A}")
     assert set(files) == {"container", "migrate", "hook.after_start"}
     script = fake / "script"
     script.write_text(files["container"])
@@ -423,7 +429,7 @@ def test_a_container_of_a_colour_is_made_by_compose_and_run_in_the_foreground(fa
 def test_an_engine_that_starts_anew_finds_the_same_container_attached_to(fake: Path) -> None:
     (fake / "running").write_text("c0ffee")
     script = fake / "script"
-    script.write_text(app_stack.scripts(spec(), A, "/x")["container"])
+    script.write_text(app_stack_build.scripts(spec(), A, "/x")["container"])
     subprocess.run(["sh", str(script), "green"], check=True, timeout=20)
     assert ["attach", "--no-stdin", "board-green"] in calls(fake)
     assert not [call for call in calls(fake) if "up" in call]
@@ -439,7 +445,7 @@ def test_an_app_of_a_compose_file_has_the_units_of_a_container() -> None:
         "container green 127.0.0.1:20031",
         "cron.cleanup",
     ]
-    assert "cron.cleanup" in app_stack.scripts(spec(cron=cron), A, "/x")
+    assert "cron.cleanup" in app_stack_build.scripts(spec(cron=cron), A, "/x")
 
 
 def test_a_compose_that_is_missing_or_too_old_is_said_with_what_to_do(fake: Path) -> None:
@@ -456,7 +462,7 @@ def test_compose_s_own_words_are_shown_without_secrets(fake: Path, tmp_path: Pat
     (fake / "code").write_text("15")
     (fake / "complaint").write_text("services.web.ports is s3cretvalue1\n")
     with pytest.raises(AppError) as error:
-        app_stack.resolve(spec(), str(tmp_path), {"SECRET_KEY": "s3cretvalue1"})
+        app_stack_build.resolve(spec(), str(tmp_path), {"SECRET_KEY": "s3cretvalue1"})
     assert "Compose does not take compose.yml. Its words:\n    services.web.ports is ****" in str(error.value)
 
 
@@ -464,7 +470,7 @@ def test_a_variable_that_nobody_sets_is_warned_of(fake: Path, tmp_path: Path) ->
     (tmp_path / "docker-compose.yml").write_text("")
     (fake / "answer").write_text(json.dumps(NEW))
     (fake / "complaint").write_text('level=warning msg="The \\"TOKEN\\" variable is not set. Defaulting to a blank"')
-    _found, warnings = app_stack.resolve(spec(), str(tmp_path), {})
+    _found, warnings = app_stack_build.resolve(spec(), str(tmp_path), {})
     assert warnings == [
         "board: docker-compose.yml has ${TOKEN}, which is not set and therefore empty; give it in `env`"
     ]
@@ -474,19 +480,19 @@ def test_a_compose_file_that_is_not_there_is_said_with_those_that_are(tmp_path: 
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "compose.prod.yml").write_text("")
     with pytest.raises(AppError, match=r"there is no prod.yml in the code; it has deploy/compose.prod.yml; check"):
-        app_stack.files_of(spec(compose_file="prod.yml"), str(tmp_path))
+        app_stack_build.files_of(spec(compose_file="prod.yml"), str(tmp_path))
     with pytest.raises(AppError, match=r"no compose.yaml or compose.yml or"):
-        app_stack.files_of(spec(), str(tmp_path))
-    found = app_stack.files_of(spec(compose_file=["deploy/compose.prod.yml"]), str(tmp_path))
+        app_stack_build.files_of(spec(), str(tmp_path))
+    found = app_stack_build.files_of(spec(compose_file=["deploy/compose.prod.yml"]), str(tmp_path))
     assert found == [str(tmp_path / "deploy/compose.prod.yml")]
 
 
 def test_a_project_of_somebody_else_under_the_app_s_name_is_not_taken_over(fake: Path) -> None:
     (fake / "there").write_text("board-web-1 \nboard-blue board\n")
     with pytest.raises(AppError, match=r"a Compose project board runs here that is not this app's \(board-web-1\)"):
-        app_stack.check_project("board")
+        app_stack_build.check_project("board")
     (fake / "there").write_text("board-blue board\n")
-    app_stack.check_project("board")
+    app_stack_build.check_project("board")
 
 
 @pytest.fixture
