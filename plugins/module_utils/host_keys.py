@@ -7,7 +7,7 @@ import tempfile
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_entry
 
 DIRECTORY = "/etc/ssh"
 #: Bits that a key must have, and those of a new one. ed25519 has always the same; clients prefer it.
@@ -71,8 +71,8 @@ def files(
     for renewal in renewals:
         with tempfile.TemporaryDirectory(prefix="shipshape-") as directory:
             private, public = make(module, renewal, directory)
-        specs.append(dict(file_set.PLAIN, path=renewal.path, mode="0600", secret=True, reload=reload))
-        specs.append(dict(file_set.PLAIN, path=renewal.path + ".pub", mode="0644"))
+        specs.append(dict(file_entry.PLAIN, path=renewal.path, mode="0600", secret=True, reload=reload))
+        specs.append(dict(file_entry.PLAIN, path=renewal.path + ".pub", mode="0644"))
         texts.update({renewal.path: private, renewal.path + ".pub": public})
     return specs, texts
 

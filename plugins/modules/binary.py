@@ -74,7 +74,7 @@ from typing import Any, Dict, List, Optional
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 from ansible_collections.shipshape.droplet.plugins.module_utils import owed_actions, umask
-from ansible_collections.shipshape.droplet.plugins.module_utils.file_set import put_link
+from ansible_collections.shipshape.droplet.plugins.module_utils.file_entry import put_link
 
 #: Beside the program: the checksum of its archive. Written last, so that a half-made version has none.
 NOTE = "archive.sha256"

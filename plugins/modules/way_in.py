@@ -101,7 +101,14 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import admins as accounts
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, host_keys, ufw, umask, way_in
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    file_entry,
+    file_set,
+    host_keys,
+    ufw,
+    umask,
+    way_in,
+)
 
 PORT_FILE = "/etc/ssh/sshd_config.d/00-shipshape-port.conf"
 SOCKET_DIRECTORY = "/etc/systemd/system/ssh.socket.d"
@@ -155,27 +162,27 @@ class Change:
         if self.socket:
             for spec in specs:
                 spec["reload"] = None if spec["reload"] == "ssh.service" else spec["reload"]
-        specs.append(dict(file_set.PLAIN, path=PORT_FILE, mode="0600"))
+        specs.append(dict(file_entry.PLAIN, path=PORT_FILE, mode="0600"))
         texts[PORT_FILE] = way_in.port_file(self.ports)
         if not self.socket:
             specs[-1]["reload"] = "ssh.service"
         else:
-            specs.append(dict(file_set.PLAIN, path=SOCKET_DIRECTORY, state="directory"))
-            specs.append(dict(file_set.PLAIN, path=SOCKET_FILE))
+            specs.append(dict(file_entry.PLAIN, path=SOCKET_DIRECTORY, state="directory"))
+            specs.append(dict(file_entry.PLAIN, path=SOCKET_FILE))
             texts[SOCKET_FILE] = way_in.socket_file(self.ports)
         if self.closing:
             for name in self.gone:
                 home = accounts.home_of(name)
                 for path in (f"{home}/.ssh/authorized_keys", f"/var/spool/cron/crontabs/{name}"):
-                    specs.append(dict(file_set.PLAIN, path=path, state="absent"))
+                    specs.append(dict(file_entry.PLAIN, path=path, state="absent"))
         return specs, texts
 
-    def entries(self) -> List[file_set.Entry]:
-        found: List[file_set.Entry] = [
-            file_set.Entry(self.module, spec, self.texts.get(spec["path"])) for spec in self.specs
+    def entries(self) -> List[file_entry.Entry]:
+        found: List[file_entry.Entry] = [
+            file_entry.Entry(self.module, spec, self.texts.get(spec["path"])) for spec in self.specs
         ]
         purge = self.module.params["purge"]
-        gone: List[file_set.Entry] = file_set.expand_purge(self.module, purge, [entry.path for entry in found])
+        gone: List[file_entry.Entry] = file_set.expand_purge(self.module, purge, [entry.path for entry in found])
         return found + gone
 
     def refuse(self) -> None:
@@ -253,7 +260,7 @@ def converge(module: AnsibleModule) -> Dict[str, Any]:
     if differs and not module.check_mode:
         paths = [spec["path"] for spec in change.specs]
         paths += [
-            file_set.kept_at(spec["path"]) for spec in change.specs if spec["foreign"] or spec["state"] == "original"
+            file_entry.kept_at(spec["path"]) for spec in change.specs if spec["foreign"] or spec["state"] == "original"
         ]
         paths += [entry.path for entry in entries if entry.state == "absent"]
         plan = way_in.Plan(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, owed_actions
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_entry, file_set, owed_actions
 
 
 class Failed(Exception):
@@ -41,17 +41,17 @@ class Module:
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(file_set, "UNITS", str(tmp_path))
-    monkeypatch.setattr(file_set, "ORIGINALS", str(tmp_path / "originals"))
+    monkeypatch.setattr(file_entry, "ORIGINALS", str(tmp_path / "originals"))
     monkeypatch.setattr(owed_actions, "DIRECTORY", str(tmp_path / "owed"))
     return tmp_path
 
 
 def absent(path: Path) -> dict[str, Any]:
-    return {**file_set.PLAIN, "path": str(path), "state": "absent"}
+    return {**file_entry.PLAIN, "path": str(path), "state": "absent"}
 
 
 def converge(module: Any, *specs: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = file_set.converge(module, [file_set.Entry(module, spec, None) for spec in specs])
+    result: dict[str, Any] = file_set.converge(module, [file_entry.Entry(module, spec, None) for spec in specs])
     return result
 
 
@@ -125,17 +125,17 @@ def test_check_mode_foretells_a_repair_and_passes_over_a_bare_host() -> None:
 
 
 def ours(path: Path) -> dict[str, Any]:
-    user, group = file_set.user_name(os.getuid()), file_set.group_name(os.getgid())
-    return {**file_set.PLAIN, "path": str(path), "foreign": True, "owner": user, "group": group, "mode": "0640"}
+    user, group = file_entry.user_name(os.getuid()), file_entry.group_name(os.getgid())
+    return {**file_entry.PLAIN, "path": str(path), "foreign": True, "owner": user, "group": group, "mode": "0640"}
 
 
 def original(path: Path) -> dict[str, Any]:
-    return {**file_set.PLAIN, "path": str(path), "state": "original"}
+    return {**file_entry.PLAIN, "path": str(path), "state": "original"}
 
 
 def take(path: Path, text: str, module: Any = None) -> dict[str, Any]:
     module = module or Module()
-    return file_set.converge(module, [file_set.Entry(module, ours(path), text)])  # type: ignore[no-any-return]
+    return file_set.converge(module, [file_entry.Entry(module, ours(path), text)])  # type: ignore[no-any-return]
 
 
 def test_a_file_of_a_package_is_given_back_as_it_was_taken(places: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_is_refused_leaves_the_original_kept(places: Path) -> None:
     path = places / "motd"
     path.write_text("the package's\n")
     take(path, "ours\n")
-    blocked = {**file_set.PLAIN, "path": str(places / "none" / "x"), "state": "link", "target": "y"}
+    blocked = {**file_entry.PLAIN, "path": str(places / "none" / "x"), "state": "link", "target": "y"}
     with pytest.raises(Failed):
         converge(Module(), original(path), blocked)
     assert path.read_text() == "ours\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, package_files
+from ansible_collections.shipshape.droplet.plugins.module_utils import file_entry, package_files
 
 FSTAB = b"/dev/vda1 / ext4 defaults 0 1\n"
 OURS = b"tmpfs /dev/shm tmpfs noexec,x-shipshape.noexec 0 0\n"
@@ -23,12 +23,12 @@ OURS = b"tmpfs /dev/shm tmpfs noexec,x-shipshape.noexec 0 0\n"
     ],
 )
 def test_lines_of_ours_stand_once_in_somebodys_file_and_all_else_stays(before: bytes, after: bytes) -> None:
-    assert file_set.own_lines(before, "x-shipshape.noexec", OURS) == after
-    assert file_set.own_lines(after, "x-shipshape.noexec", OURS) == after
+    assert file_entry.own_lines(before, "x-shipshape.noexec", OURS) == after
+    assert file_entry.own_lines(after, "x-shipshape.noexec", OURS) == after
 
 
 def test_lines_of_ours_go_and_leave_what_was_there() -> None:
-    assert file_set.own_lines(FSTAB + OURS + b"# end", "x-shipshape.noexec", b"") == FSTAB + b"# end"
+    assert file_entry.own_lines(FSTAB + OURS + b"# end", "x-shipshape.noexec", b"") == FSTAB + b"# end"
 
 
 class Module:
