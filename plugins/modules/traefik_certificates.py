@@ -14,6 +14,7 @@ description:
     is an obstacle, to be kept from Traefik, so that it does not count against the authority's rate limit.
   - With O(wait), waits until Traefik shows the certificates that were missing. Fails with Traefik's own reason when it
     cannot get one, and with the obstacles.
+  - Says what Traefik has to be told of how long they last. By itself it renews those of hours too late.
 options:
   sites:
     description: The sites whose certificates Traefik gets by itself.
@@ -56,6 +57,10 @@ RETURN = r"""
 missing: {description: The sites for which no certificate is shown., type: list, elements: str, returned: always}
 obstacles: {description: What stands in the way of each of them., type: dict, returned: always}
 since: {description: When they were looked at., type: int, returned: always}
+renewal_hours:
+  description: What C(certificatesDuration) has to be for all to be renewed in time; V(0) where its default does.
+  type: int
+  returned: always
 """
 
 import base64
@@ -79,7 +84,7 @@ Stored = List[Tuple[bytes, tls.Certificate]]
 
 
 def stored(module: AnsibleModule) -> Stored:
-    """The certificates that Traefik keeps and that are still valid: as they go over the wire, and what they are for."""
+    """The certificates that Traefik keeps: as they go over the wire, and what they are for."""
     try:
         with open(module.params["storage"], encoding="utf-8") as handle:
             resolvers = json.load(handle)
@@ -91,7 +96,7 @@ def stored(module: AnsibleModule) -> Stored:
         for row in resolver.get("Certificates") or []:
             text = base64.b64decode(row["certificate"]).decode("ascii")
             certificate = tls.parse_pem(module, text)
-            if certificate and certificate.remaining > 0:
+            if certificate:
                 found.append((ssl.PEM_cert_to_DER_cert(text[: text.index(END) + len(END)] + "\n"), certificate))
     return found
 
@@ -109,9 +114,34 @@ def uncovered(module: AnsibleModule, site: Dict[str, Any], kept: Stored) -> List
 
 def look(module: AnsibleModule) -> Dict[str, List[str]]:
     """The sites with names for which none is shown, and these names."""
-    kept = stored(module)
+    kept = [pair for pair in stored(module) if pair[1].remaining > 0]
     found = {site["name"]: uncovered(module, site, kept) for site in module.params["sites"]}
     return {site: names for site, names in found.items() if names}
+
+
+# ---- how often Traefik has to look
+
+
+#: Traefik is told how many hours certificates last. From 90 days on, its default, it looks once a day and renews with
+#: 30 days left, which does for whatever lasts longer than that by a week or two. Below that, from so many hours on, it
+#: looks each 12 hours, each hour, each 10 minutes and each minute, and renews with 10 days, 1 day, 6 hours and 20
+#: minutes left.
+BY_DEFAULT, STEPS = 40 * 24, (30 * 24, 7 * 24, 24, 1)
+
+
+def renewal_hours(lifetimes: List[float]) -> int:
+    """What to tell it, of certificates that last so many seconds; 0 for its default.
+
+    Not their hours as they are: Traefik reads this once, when it starts, and shall not be restarted for nothing.
+    """
+    # Authorities count the first second or not, and many let a certificate begin a minute or an hour ago.
+    hours = (min(lifetimes) + 60) / 3600 if lifetimes else BY_DEFAULT
+    return 0 if hours >= BY_DEFAULT else next((step for step in STEPS if hours >= step), STEPS[-1])
+
+
+def needed(module: AnsibleModule) -> int:
+    # Those that have ended as well: after a week without power it shall look as often as before.
+    return renewal_hours([certificate.expires - certificate.starts for _wire, certificate in stored(module)])
 
 
 # ---- before Traefik is configured
@@ -237,7 +267,7 @@ def main() -> None:
     if not params["wait"]:
         now, missing = int(time.time()), look(module)
         found = obstacles(module, missing) if missing and params["preflight"] and not module.check_mode else {}
-        module.exit_json(changed=False, missing=list(missing), obstacles=found, since=now)
+        module.exit_json(changed=False, missing=list(missing), obstacles=found, since=now, renewal_hours=needed(module))
     diffs = [
         {
             "before_header": f"certificate {name}",
@@ -253,6 +283,7 @@ def main() -> None:
         "missing": list(failed),
         "obstacles": failed,
         "since": params["since"],
+        "renewal_hours": needed(module),
         "diff": diffs,
     }
     if failed:

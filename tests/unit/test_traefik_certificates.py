@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,32 @@ def test_without_a_store_all_names_are_missing() -> None:
 def test_names_of_a_valid_certificate_in_the_store_are_covered_also_by_a_wildcard(tmp_path: Path) -> None:
     kept = (pair(tmp_path / "a", ["shop.test", "*.shop.test"])[0], pair(tmp_path / "b", ["any.test"])[0])
     assert module.look(Host(storage=keep(tmp_path / "acme.json", *kept))) == {"any": ["*.any.test"]}
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [(2160, 0), (64 * 24, 0), (45 * 24, 0), (31 * 24, 720), (8 * 24, 168), (160, 24), (24, 24), (12, 1), (0.35, 1)],
+)
+def test_traefik_is_told_how_long_certificates_last_where_it_would_renew_too_late(hours: float, told: int) -> None:
+    # An authority that does not count the first second.
+    assert module.renewal_hours([365 * 24 * 3600, hours * 3600 - 1]) == told
+
+
+def test_without_a_certificate_nobody_knows_how_long_one_lasts() -> None:
+    assert module.renewal_hours([]) == 0 and module.needed(Host()) == 0
+
+
+def test_the_shortest_of_those_in_the_store_counts_also_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [pair(tmp_path / str(days), ["any.test", "*.any.test"], days)[0] for days in (90, 5)]
+    host = Host(storage=keep(tmp_path / "acme.json", *kept))
+    assert module.needed(host) == 24
+    host = Host(storage=keep(tmp_path / "acme.json", kept[1]))
+    assert "any" not in module.look(host)
+    in_a_week = time.time() + 7 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: in_a_week)
+    assert module.needed(host) == 24 and "any" in module.look(host)
 
 
 def test_what_is_kept_has_to_be_shown(tmp_path: Path, server: int) -> None:
