@@ -1,4 +1,4 @@
-"""Asks for a page by HTTP/3 alone: `python -m tests.lab.http3 ADDRESS NAME PATH [ROOT]`; prints its status.
+"""Asks for a page by HTTP/3 alone: `python -m tests.lab.http3 ADDRESS NAME [ROOT]`; prints its status.
 
 The certificate is verified by the file ROOT, and not at all without one.
 """
@@ -30,9 +30,9 @@ class Client(QuicConnectionProtocol):
         self.status = 0
         self.answered: asyncio.Future[int] | None = None
 
-    async def get(self, name: str, path: str) -> int:
+    async def get(self, name: str) -> int:
         self.answered = asyncio.get_running_loop().create_future()
-        request = {":method": "GET", ":scheme": "https", ":authority": name, ":path": path}
+        request = {":method": "GET", ":scheme": "https", ":authority": name, ":path": "/"}
         rows = [(key.encode(), value.encode()) for key, value in request.items()]
         self.http.send_headers(self._quic.get_next_available_stream_id(), rows, end_stream=True)
         self.transmit()
@@ -49,22 +49,21 @@ class Client(QuicConnectionProtocol):
                 self.answered.set_result(self.status)
 
 
-async def _status(address: str, port: int, name: str, path: str, root: str) -> int:
+async def _status(address: str, port: int, name: str, root: str) -> int:
     how = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, server_name=name, cafile=root or None)
     if not root:
         how.verify_mode = ssl.CERT_NONE
     async with asyncio.timeout(PATIENCE), connect(address, port, configuration=how, create_protocol=Client) as client:
-        return await cast(Client, client).get(name, path)
+        return await cast(Client, client).get(name)
 
 
-def status(address: str, name: str, path: str = "/", root: str = "", port: int = 443) -> int:
-    """Of the answer; 0 when there is none, an OSError when the server ends the connection or is not trusted."""
+def status(address: str, name: str, root: str = "", *, port: int = 443) -> int:
+    """Of the page "/"; 0 when nobody answers, an OSError when the server ends the connection or is not trusted."""
     try:
-        return asyncio.run(_status(address, port, name, path, root))
+        return asyncio.run(_status(address, port, name, root))
     except TimeoutError:
         return 0
 
 
 if __name__ == "__main__":
-    address, name, path, root = (*sys.argv[1:], "")[:4]
-    print(status(address, name, path, root))
+    print(status(*sys.argv[1:]))

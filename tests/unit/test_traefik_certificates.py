@@ -143,7 +143,9 @@ def test_a_name_that_leads_elsewhere_is_an_obstacle_of_its_site_alone(
     assert found["shop"].startswith("DNS for www.shop.test points to 203.0.113.7; this droplet is 198.51.100.4")
 
 
-def test_with_dns_the_zones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_dns_the_zones_are_looked_at_for_those_that_have_a_certificate_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = []
 
     def zones(token: str, role: str) -> list[str]:
@@ -152,9 +154,28 @@ def test_with_dns_the_zones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(acme_dns, "zones", zones)
     host = Host(dns_provider="digitalocean", dns_token="t0ken")
-    found = module.obstacles(host, {"shop": ["shop.test"], "any": ["*.any.test"]})
-    assert asked == [("t0ken", "traefik_acme_dns")] and list(found) == ["any"]
-    assert "no zone for *.any.test; the account of acme_dns.token (traefik_acme_dns.token" in found["any"]
+    for missing in ({"shop": ["shop.test"], "any": ["*.any.test"]}, {}):
+        found = module.unprovable(host, missing)
+        assert list(found) == ["any"]
+        assert "no zone for *.any.test; the account of acme_dns.token (traefik_acme_dns.token" in found["any"]
+    assert asked == [("t0ken", "traefik_acme_dns")] * 2
+
+
+@pytest.mark.parametrize(("error", "sites"), [(acme_dns.Unusable, ["shop", "any"]), (acme_dns.Unreachable, ["any"])])
+def test_a_revoked_token_is_told_before_the_renewal_and_an_api_that_is_out_of_order_is_not(
+    monkeypatch: pytest.MonkeyPatch, error: type[acme_dns.Unusable], sites: list[str]
+) -> None:
+    def zones(token: str, role: str) -> list[str]:
+        raise error("revoked")
+
+    monkeypatch.setattr(acme_dns, "zones", zones)
+    assert list(module.unprovable(Host(dns_provider="digitalocean"), {"any": ["any.test"]})) == sites
+
+
+def test_each_reason_is_told_once() -> None:
+    assert module.reasons(2, {"shop": "DNS …"}, {}) == "1 of 2 sites have no certificate:\nshop: DNS …"
+    said = module.reasons(3, {"shop": "revoked"}, {"any": "revoked"})
+    assert said == "2 of 3 sites have no certificate, or it cannot be renewed:\nshop, any: revoked"
 
 
 def test_the_webroot_is_answered_for_while_no_server_is_up(tmp_path: Path) -> None:
