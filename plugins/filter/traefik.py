@@ -129,6 +129,8 @@ def traefik_static(settings: Settings) -> Row:
                 acme["dnsChallenge"]["propagation"] = {"delayBeforeChecks": f"{seconds}s"}
         else:
             acme["httpChallenge"] = {"entryPoint": "web"}
+        if hours := int(settings.get("acme_renewal_hours") or 0):
+            acme["certificatesDuration"] = hours
         if settings.get("acme_directory"):
             acme["caServer"] = str(settings["acme_directory"])
         if settings.get("acme_ca_bundle"):

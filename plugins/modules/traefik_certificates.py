@@ -12,8 +12,10 @@ description:
     none, and says why in its log alone.
   - Before Traefik is configured, the names are looked at for which it has no certificate yet. One that leads elsewhere
     is an obstacle, to be kept from Traefik, so that it does not count against the authority's rate limit.
+  - With O(dns_provider) its API is asked in place of that, at each run, whether it takes the token and has the zones.
   - With O(wait), waits until Traefik shows the certificates that were missing. Fails with Traefik's own reason when it
-    cannot get one, and with the obstacles.
+    cannot get one, and with the obstacles, those at the next renewal among them.
+  - Says what Traefik has to be told of how long they last. By itself it renews those of hours too late.
 options:
   sites:
     description: The sites whose certificates Traefik gets by itself.
@@ -35,6 +37,7 @@ options:
   wait: {description: Whether Traefik is configured by now, type: bool, default: false}
   missing: {description: The sites without a certificate, as found before, type: list, elements: str, default: []}
   obstacles: {description: Why some of them are kept from Traefik, as found before, type: dict, default: {}}
+  unrenewable: {description: Why others cannot have theirs renewed, as found before, type: dict, default: {}}
   since: {description: Time from which on Traefik's log is read, as found before, type: int, default: 0}
   again: {description: Whether Traefik has to be made to ask since nothing has changed, type: bool, default: false}
   seconds: {description: How long to wait, type: int, default: 60}
@@ -55,7 +58,15 @@ EXAMPLES = r"""
 RETURN = r"""
 missing: {description: The sites for which no certificate is shown., type: list, elements: str, returned: always}
 obstacles: {description: What stands in the way of each of them., type: dict, returned: always}
+unrenewable:
+  description: What will stand in the way of the renewal of others.
+  type: dict
+  returned: always
 since: {description: When they were looked at., type: int, returned: always}
+renewal_hours:
+  description: What C(certificatesDuration) has to be for all to be renewed in time; V(0) where its default does.
+  type: int
+  returned: always
 """
 
 import base64
@@ -65,7 +76,7 @@ import json
 import os
 import ssl
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import acme, acme_dns, umask
@@ -79,7 +90,7 @@ Stored = List[Tuple[bytes, tls.Certificate]]
 
 
 def stored(module: AnsibleModule) -> Stored:
-    """The certificates that Traefik keeps and that are still valid: as they go over the wire, and what they are for."""
+    """The certificates that Traefik keeps: as they go over the wire, and what they are for."""
     try:
         with open(module.params["storage"], encoding="utf-8") as handle:
             resolvers = json.load(handle)
@@ -91,7 +102,7 @@ def stored(module: AnsibleModule) -> Stored:
         for row in resolver.get("Certificates") or []:
             text = base64.b64decode(row["certificate"]).decode("ascii")
             certificate = tls.parse_pem(module, text)
-            if certificate and certificate.remaining > 0:
+            if certificate:
                 found.append((ssl.PEM_cert_to_DER_cert(text[: text.index(END) + len(END)] + "\n"), certificate))
     return found
 
@@ -109,29 +120,65 @@ def uncovered(module: AnsibleModule, site: Dict[str, Any], kept: Stored) -> List
 
 def look(module: AnsibleModule) -> Dict[str, List[str]]:
     """The sites with names for which none is shown, and these names."""
-    kept = stored(module)
+    kept = [pair for pair in stored(module) if pair[1].remaining > 0]
     found = {site["name"]: uncovered(module, site, kept) for site in module.params["sites"]}
     return {site: names for site, names in found.items() if names}
+
+
+# ---- how often Traefik has to look
+
+
+#: Traefik is told how many hours certificates last. From 90 days on, its default, it looks once a day and renews with
+#: 30 days left, which does for whatever lasts longer than that by a week or two. Below that, from so many hours on, it
+#: looks each 12 hours, each hour, each 10 minutes and each minute, and renews with 10 days, 1 day, 6 hours and 20
+#: minutes left.
+BY_DEFAULT, STEPS = 40 * 24, (30 * 24, 7 * 24, 24, 1)
+
+
+def renewal_hours(lifetimes: List[float]) -> int:
+    """What to tell it, of certificates that last so many seconds; 0 for its default.
+
+    Not their hours as they are: Traefik reads this once, when it starts, and shall not be restarted for nothing.
+    """
+    # Authorities count the first second or not, and many let a certificate begin a minute or an hour ago.
+    hours = (min(lifetimes) + 60) / 3600 if lifetimes else BY_DEFAULT
+    return 0 if hours >= BY_DEFAULT else next((step for step in STEPS if hours >= step), STEPS[-1])
+
+
+def needed(module: AnsibleModule) -> int:
+    # Those that have ended as well: after a week without power it shall look as often as before.
+    return renewal_hours([certificate.expires - certificate.starts for _wire, certificate in stored(module)])
 
 
 # ---- before Traefik is configured
 
 
 def obstacles(module: AnsibleModule, missing: Dict[str, List[str]]) -> Dict[str, str]:
-    """What stands in the way of each site."""
-    params = module.params
-    found = {}
-    if params["dns_provider"]:
-        try:
-            zones = acme_dns.zones(params["dns_token"], "traefik_acme_dns")
-        except acme_dns.Unusable as error:
-            return {site: str(error) for site in missing}
+    """What stands in the way of each site, over HTTP."""
+    webroot, found = module.params["webroot"], {}
+    with acme.answering(webroot):
         for site, names in missing.items():
-            found[site] = [acme_dns.obstacle(name, zones, "traefik_acme_dns") for name in names]
-    else:
-        with acme.answering(params["webroot"]):
-            for site, names in missing.items():
-                found[site] = [acme.obstacle(name, params["webroot"], own_is_enough=True) for name in names]
+            found[site] = [acme.obstacle(name, webroot, own_is_enough=True) for name in names]
+    return _texts(found)
+
+
+def unprovable(module: AnsibleModule, missing: Dict[str, List[str]]) -> Dict[str, str]:
+    """What stands in the way of each site, by records in DNS.
+
+    Of all sites: a token that was revoked would be missed until the next renewal. An API that is out of order for a
+    moment matters only to those that lack a certificate now.
+    """
+    every = {**{site["name"]: site["domains"] for site in module.params["sites"]}, **missing}
+    try:
+        zones = acme_dns.zones(module.params["dns_token"], "traefik_acme_dns")
+    except acme_dns.Unusable as error:
+        return {site: str(error) for site in every if site in missing or not isinstance(error, acme_dns.Unreachable)}
+    return _texts(
+        {site: [acme_dns.obstacle(name, zones, "traefik_acme_dns") for name in names] for site, names in every.items()}
+    )
+
+
+def _texts(found: Dict[str, List[Optional[str]]]) -> Dict[str, str]:
     texts = {site: "\n".join(text for text in problems if text) for site, problems in found.items()}
     return {site: text for site, text in texts.items() if text}
 
@@ -143,7 +190,7 @@ def obstacles(module: AnsibleModule, missing: Dict[str, List[str]]) -> Dict[str,
 def asked_again(module: AnsibleModule) -> Any:
     """Traefik asks for what it lacks when its configuration changes, and not before."""
     path = os.path.join(module.params["watched"], AGAIN)
-    if module.params["again"]:
+    if module.params["again"] and module.params["missing"]:
         unused = {"headers": {"customRequestHeaders": {"Proxy": ""}}}
         nothing = {"http": {"middlewares": {f"shipshape-again-{int(time.time())}": unused}}}
         with open(path + ".new", "w", encoding="utf-8") as handle:
@@ -204,6 +251,16 @@ def wait(module: AnsibleModule) -> Dict[str, str]:
             time.sleep(0.5)
 
 
+def reasons(sites: int, failed: Dict[str, str], unrenewable: Dict[str, str]) -> str:
+    """What is wrong, each said once with the sites that it holds for."""
+    names: Dict[str, List[str]] = {}
+    for site, text in {**failed, **unrenewable}.items():
+        names.setdefault(text, []).append(site)
+    what = "have no certificate" + (", or it cannot be renewed" if unrenewable else "")
+    head = f"{len(failed) + len(unrenewable)} of {sites} sites {what}:\n"
+    return head + "\n".join("{}: {}".format(", ".join(those), text) for text, those in names.items())
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
@@ -223,6 +280,7 @@ def main() -> None:
             wait=dict(type="bool", default=False),
             missing=dict(type="list", elements="str", default=[]),
             obstacles=dict(type="dict", default={}),
+            unrenewable=dict(type="dict", default={}),
             since=dict(type="int", default=0),
             again=dict(type="bool", default=False),
             seconds=dict(type="int", default=60),
@@ -235,9 +293,20 @@ def main() -> None:
     umask.ordinary()
     params = module.params
     if not params["wait"]:
-        now, missing = int(time.time()), look(module)
-        found = obstacles(module, missing) if missing and params["preflight"] and not module.check_mode else {}
-        module.exit_json(changed=False, missing=list(missing), obstacles=found, since=now)
+        now, missing, found = int(time.time()), look(module), {}
+        if params["preflight"] and not module.check_mode:
+            if params["dns_provider"]:
+                found = unprovable(module, missing)
+            elif missing:
+                found = obstacles(module, missing)
+        module.exit_json(
+            changed=False,
+            missing=list(missing),
+            obstacles={site: text for site, text in found.items() if site in missing},
+            unrenewable={site: text for site, text in found.items() if site not in missing},
+            since=now,
+            renewal_hours=needed(module),
+        )
     diffs = [
         {
             "before_header": f"certificate {name}",
@@ -252,12 +321,13 @@ def main() -> None:
         "changed": len(failed) < len(params["missing"]),
         "missing": list(failed),
         "obstacles": failed,
+        "unrenewable": params["unrenewable"],
         "since": params["since"],
+        "renewal_hours": needed(module),
         "diff": diffs,
     }
-    if failed:
-        head = "{} of {} sites have no certificate:\n".format(len(failed), len(params["sites"]))
-        module.fail_json(msg=head + "\n".join(f"{site}: {text}" for site, text in failed.items()), **result)
+    if not module.check_mode and (failed or params["unrenewable"]):
+        module.fail_json(msg=reasons(len(params["sites"]), failed, params["unrenewable"]), **result)
     module.exit_json(**result)
 
 

@@ -1,7 +1,8 @@
 """DigitalOcean's API for DNS, the name server of its zones, and an authority that asks that one: started on demand.
 
 Whatever resolves names by it (`nameserver 10.77.0.6`) finds the zones' records, and all names of the lab as before.
-The authority is https://ca.wild.test/acme/local/directory; the account's token is in `.lab/dns.json`.
+The authority is https://ca.wild.test/acme/local/directory, and https://minutes.wild.test/acme/local/directory one whose
+certificates last for minutes; the account's token is in `.lab/dns.json`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from tests.lab.services import installed
 BUILD = Path(__file__).parent / "dns-image"
 NAME, ADDRESS = settings.DNS, settings.DNS_ADDRESS
 API = "api.digitalocean.com"
-AUTHORITY = "ca.wild.test"
+AUTHORITIES = ("ca.wild.test", "minutes.wild.test")
 ZONES = ("wild.test", "other.test")
 READY_TIMEOUT = 30
-PROBES = {f"https://{AUTHORITY}/acme/local/directory": "200", f"https://{API}/v2/domains": "401"}
+PROBES = {f"https://{name}/acme/local/directory": "200" for name in AUTHORITIES} | {f"https://{API}/v2/domains": "401"}
 
 
 def ensure_dns() -> None:
@@ -79,7 +80,7 @@ def _identity(image: str) -> str:
 
 def _create(image: str) -> None:
     labels = (f"--label={settings.LABEL}", f"--label={DIGEST}={_identity(image)}")
-    names = (f"--network-alias={API}", f"--network-alias={AUTHORITY}", f"--hostname={NAME}")
+    names = (*(f"--network-alias={name}" for name in (API, *AUTHORITIES)), f"--hostname={NAME}")
     docker("create", f"--name={NAME}", *labels, f"--network={settings.NETWORK}", f"--ip={ADDRESS}", *names, image)
     account = {"token": token(), "zones": ZONES, "address": ADDRESS}
     droplet.put(

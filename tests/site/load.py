@@ -34,6 +34,9 @@ class Load(threading.Thread):
         self.domain, self.address, self.pause = domain, address, pause
         self.seen: list[str] = []
         self.failed: list[str] = []
+        #: Seconds for which nobody answered, at most.
+        self.gap = 0.0
+        self._answered = time.monotonic()
         self._over = threading.Event()
         self._kept: _Door | None = None
 
@@ -65,6 +68,9 @@ class Load(threading.Thread):
             return
         if answer.status != 200:
             self.failed.append(f"{began} HTTP {answer.status}: {body[:80]}")
+        else:
+            self.gap = max(self.gap, time.monotonic() - self._answered)
+            self._answered = time.monotonic()
         self.seen.append(body)
         if keep and not answer.will_close:
             self._kept = door

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from plugins.plugin_utils.names import app_port, second_port
+from tests.lab import http3, settings
 from tests.lab import mirror as lab_mirror
-from tests.lab import settings
 from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
 from tests.site.system import PROJECT, System
@@ -248,3 +248,19 @@ def test_the_log_of_traefik_leads_to_bans_as_that_of_nginx_does(malar: System) -
         "fail2ban-regex --print-all-matched /var/log/traefik-refused.log shipshape-traefik-probes | tail -n 40"
     )
     assert "/.git/config" in found and "127.0.0.1" in found, found
+
+
+def test_http3_is_answered_and_let_in_where_it_is_wanted_alone(malar: System) -> None:
+    def run(tags: str, wanted: bool) -> int:
+        """The status of a page that is asked for by HTTP/3 afterwards; 0 when nobody answers."""
+        malar.extra["http3"] = wanted
+        done = malar.play("site.yml", "--tags", tags)
+        assert done.code == 0, done.tail
+        return http3.status(HOSTS["malar1"], DOMAINS[1], str(settings.CA_CERTIFICATE))
+
+    listens = "ss --no-header --listening --udp --numeric 'sport = :443'"
+    assert run("proxy", True) == 0 and "443" in malar.ssh(listens)
+    assert run("hardening", True) == 200
+    assert "h3=" in malar.fetch(f"{WEB}/").headers["alt-svc"]
+    assert run("hardening,proxy", False) == 0 and malar.ssh(listens) == ""
+    assert "443/udp" not in malar.ssh("ufw status")

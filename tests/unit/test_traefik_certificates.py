@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,32 @@ def test_names_of_a_valid_certificate_in_the_store_are_covered_also_by_a_wildcar
     assert module.look(Host(storage=keep(tmp_path / "acme.json", *kept))) == {"any": ["*.any.test"]}
 
 
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [(2160, 0), (64 * 24, 0), (45 * 24, 0), (31 * 24, 720), (8 * 24, 168), (160, 24), (24, 24), (12, 1), (0.35, 1)],
+)
+def test_traefik_is_told_how_long_certificates_last_where_it_would_renew_too_late(hours: float, told: int) -> None:
+    # An authority that does not count the first second.
+    assert module.renewal_hours([365 * 24 * 3600, hours * 3600 - 1]) == told
+
+
+def test_without_a_certificate_nobody_knows_how_long_one_lasts() -> None:
+    assert module.renewal_hours([]) == 0 and module.needed(Host()) == 0
+
+
+def test_the_shortest_of_those_in_the_store_counts_also_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [pair(tmp_path / str(days), ["any.test", "*.any.test"], days)[0] for days in (90, 5)]
+    host = Host(storage=keep(tmp_path / "acme.json", *kept))
+    assert module.needed(host) == 24
+    host = Host(storage=keep(tmp_path / "acme.json", kept[1]))
+    assert "any" not in module.look(host)
+    in_a_week = time.time() + 7 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: in_a_week)
+    assert module.needed(host) == 24 and "any" in module.look(host)
+
+
 def test_what_is_kept_has_to_be_shown(tmp_path: Path, server: int) -> None:
     shown = (tmp_path / "shown/cert.pem").read_bytes()
     site = [SITES[0]]
@@ -116,7 +143,9 @@ def test_a_name_that_leads_elsewhere_is_an_obstacle_of_its_site_alone(
     assert found["shop"].startswith("DNS for www.shop.test points to 203.0.113.7; this droplet is 198.51.100.4")
 
 
-def test_with_dns_the_zones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_dns_the_zones_are_looked_at_for_those_that_have_a_certificate_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = []
 
     def zones(token: str, role: str) -> list[str]:
@@ -125,9 +154,28 @@ def test_with_dns_the_zones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(acme_dns, "zones", zones)
     host = Host(dns_provider="digitalocean", dns_token="t0ken")
-    found = module.obstacles(host, {"shop": ["shop.test"], "any": ["*.any.test"]})
-    assert asked == [("t0ken", "traefik_acme_dns")] and list(found) == ["any"]
-    assert "no zone for *.any.test; the account of acme_dns.token (traefik_acme_dns.token" in found["any"]
+    for missing in ({"shop": ["shop.test"], "any": ["*.any.test"]}, {}):
+        found = module.unprovable(host, missing)
+        assert list(found) == ["any"]
+        assert "no zone for *.any.test; the account of acme_dns.token (traefik_acme_dns.token" in found["any"]
+    assert asked == [("t0ken", "traefik_acme_dns")] * 2
+
+
+@pytest.mark.parametrize(("error", "sites"), [(acme_dns.Unusable, ["shop", "any"]), (acme_dns.Unreachable, ["any"])])
+def test_a_revoked_token_is_told_before_the_renewal_and_an_api_that_is_out_of_order_is_not(
+    monkeypatch: pytest.MonkeyPatch, error: type[acme_dns.Unusable], sites: list[str]
+) -> None:
+    def zones(token: str, role: str) -> list[str]:
+        raise error("revoked")
+
+    monkeypatch.setattr(acme_dns, "zones", zones)
+    assert list(module.unprovable(Host(dns_provider="digitalocean"), {"any": ["any.test"]})) == sites
+
+
+def test_each_reason_is_told_once() -> None:
+    assert module.reasons(2, {"shop": "DNS …"}, {}) == "1 of 2 sites have no certificate:\nshop: DNS …"
+    said = module.reasons(3, {"shop": "revoked"}, {"any": "revoked"})
+    assert said == "2 of 3 sites have no certificate, or it cannot be renewed:\nshop, any: revoked"
 
 
 def test_the_webroot_is_answered_for_while_no_server_is_up(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import ssl
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import app_proxy
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
+from tests.lab import http3
 from tests.unit.inventory_cases import insightpulse
 from tests.unit.nginx_lab import Upstream, free_port, make_certificate, nginx_home, nginx_program, render_all
 from tests.unit.traefik_lab import ROLE, Traefik, render_files, settings
@@ -358,11 +358,19 @@ def test_http3_is_spoken_where_it_is_wanted() -> None:
     assert "http3" not in filters.traefik_static(settings())["entryPoints"]["websecure"]
 
 
-def test_a_client_hears_of_http3_and_traefik_listens_for_it(tmp_path: Path, upstream: Upstream) -> None:
+def test_a_client_hears_of_http3_and_is_answered_by_it(tmp_path: Path, upstream: Upstream) -> None:
     with Traefik(tmp_path, [proxy_site(upstream.port)], http3=True).running() as traefik:
         assert "h3=" in str(traefik.get("api.test", "/").header("Alt-Svc"))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="in use"):
-            other.bind(("127.0.0.1", traefik.https))
+        assert http3.status("127.0.0.1", "api.test", port=traefik.https) == 200
+        assert upstream.requests[-1][1]["x-forwarded-proto"] == "https"
+
+
+def test_traefik_is_told_how_often_to_renew_where_its_default_is_too_seldom() -> None:
+    def told(hours: int) -> object:
+        given = settings(acme_email="ops@malar.in", acme_renewal_hours=hours)
+        return filters.traefik_static(given)["certificatesResolvers"]["acme"]["acme"].get("certificatesDuration")
+
+    assert [told(hours) for hours in (0, 24, 1)] == [None, 24, 1]
 
 
 def test_names_are_tried_beside_traefiks_own_challenges() -> None:
