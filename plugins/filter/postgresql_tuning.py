@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.postgresql_extensions import packages
 
 Setting = Union[str, int, float, bool]
 
@@ -81,4 +82,8 @@ def postgresql_literal(value: Any) -> str:
 
 class FilterModule:
     def filters(self) -> dict[str, Any]:
-        return {"postgresql_tuning": postgresql_tuning, "postgresql_literal": postgresql_literal}
+        return {
+            "postgresql_tuning": postgresql_tuning,
+            "postgresql_literal": postgresql_literal,
+            "postgresql_extension_packages": packages,
+        }

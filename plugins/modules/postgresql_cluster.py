@@ -31,6 +31,7 @@ options:
       password:
         description: Its password. Left out, one is made once and kept in O(secrets_directory) as C(<name>.password).
         type: str
+      connection_limit: {description: Connections it may have at once. Left out, any number., type: int}
   databases:
     description: Databases. Only the owner and the roles in O(clients) may connect.
     type: list
@@ -41,6 +42,22 @@ options:
       owner: {description: Role that owns it and its schema public., type: str, required: true}
       extensions: {description: Extensions to create in it., type: list, elements: str, default: []}
       locale: {description: Collation and character classes of a new database., type: str, default: C.UTF-8}
+      schemas:
+        description: Schemas to create in it. Their owners may connect.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: Name of the schema., type: str, required: true}
+          owner: {description: Role that owns it., type: str, required: true}
+      readers:
+        description: Roles that may connect, and read all that another role has in the database and will have.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          role: {description: Role that reads., type: str, required: true}
+          owner: {description: Role whose schemas and tables it reads., type: str, required: true}
   clients:
     description: Which roles beside the owner may connect to which database. Other keys of an entry are not read.
     type: list
@@ -92,6 +109,13 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_serve
 PASSWORD_LENGTH = 32
 
 
+def rows(*keys: str) -> Dict[str, Any]:
+    """A list of dictionaries of texts, all required."""
+    return dict(
+        type="list", elements="dict", default=[], options={key: dict(type="str", required=True) for key in keys}
+    )
+
+
 def argument_spec() -> Dict[str, Any]:
     return dict(
         file_set.argument_spec(),
@@ -101,7 +125,11 @@ def argument_spec() -> Dict[str, Any]:
             elements="dict",
             default=[],
             no_log=False,
-            options=dict(name=dict(type="str", required=True), password=dict(type="str", no_log=True)),
+            options=dict(
+                name=dict(type="str", required=True),
+                password=dict(type="str", no_log=True),
+                connection_limit=dict(type="int"),
+            ),
         ),
         databases=dict(
             type="list",
@@ -112,6 +140,8 @@ def argument_spec() -> Dict[str, Any]:
                 owner=dict(type="str", required=True),
                 extensions=dict(type="list", elements="str", default=[]),
                 locale=dict(type="str", default=planning.DEFAULT_LOCALE),
+                schemas=rows("name", "owner"),
+                readers=rows("role", "owner"),
             ),
         ),
         clients=dict(type="list", elements="dict", default=[]),
@@ -158,10 +188,12 @@ def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool
 
 def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:
     found = cluster.query(planning.SERVER_STATE)
-    state = planning.State(int(cluster.version), found["roles"], found["databases"], found["available"])
+    state = planning.State(
+        int(cluster.version), found["roles"], found["databases"], found["available"], found["connections"]
+    )
     for database in wanted:
         if database["name"] in state.databases:
-            state.details[database["name"]] = cluster.query(planning.DATABASE_STATE, database["name"])
+            state.details[database["name"]] = cluster.query(planning.database_state(database), database["name"])
     return state
 
 

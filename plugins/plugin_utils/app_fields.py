@@ -70,6 +70,13 @@ def postgresql_name(value: str) -> Fault | None:
     return None
 
 
+def schema_name(value: str) -> Fault | None:
+    """The name of a schema beside those that every database has."""
+    if value in ("public", "information_schema"):
+        return Fault(f"{value}, which every database has", "further ones alone, such as [audit], or no such key")
+    return postgresql_name(value)
+
+
 def environment_name(value: str) -> Fault | None:
     """The name of an environment variable."""
     if is_environment_name(value):
@@ -105,13 +112,25 @@ SOURCE = Table(
     'where the code is, such as {git: "https://host/path.git", version: main}, or an archive with its checksum',
 )
 
+PASSWORD = Key(Text("a password from the vault; without one, the database host makes its own", (strong(),), True))
 DATABASE = Table(
     {
         "name": Key(Text("the database's name, such as malar_api", (postgresql_name,))),
-        "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
-        "password": Key(
-            Text("a password from the vault; without one, the database host makes its own", (strong(),), True)
+        "in": Key(
+            Text("another app's database, in which this one has a role and schemas of its own", (postgresql_name,))
         ),
+        "schemas": Key(
+            Items(Text("a schema's name, such as audit", (schema_name,)), "a list of schemas, such as [audit]")
+        ),
+        "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
+        "password": PASSWORD,
+        "read_only": Key(
+            OneOf(
+                Flag("true (a role NAME_read that may read all the app has, with a password made there) or false"),
+                Table({"password": PASSWORD}, "true, or {password: …}: a role NAME_read that may read all the app has"),
+            )
+        ),
+        "connection_limit": Key(Number("connections the app's role may have at once, 1 to 10000", 1, 10000)),
     },
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
 )
