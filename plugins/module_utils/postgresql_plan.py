@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_readers as readers
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_scram as scram
@@ -40,9 +40,23 @@ SELECT json_build_object(
   'extensions', (SELECT coalesce(json_agg(extname), '[]') FROM pg_extension),
   'schemas', (SELECT json_object_agg(nspname, pg_get_userbyid(nspowner)) FROM pg_namespace),
   'unreadable', (%s),
+  'comment', (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()),
+  'filled', (%s),
   'public_schema', (SELECT json_build_object('owner', pg_get_userbyid(nspowner),
       'open', has_schema_privilege('public', oid, 'CREATE')) FROM pg_namespace WHERE nspname = 'public'))
 """
+#: Whether somebody has something in a database: tables and the like, functions, types. What the superuser made (for a
+#: pool, say) and what extensions brought does not count.
+FILLED = " OR ".join(
+    f"EXISTS (SELECT FROM {catalogue} AS one JOIN pg_namespace ON pg_namespace.oid = one.{prefix}namespace "
+    f"WHERE one.{prefix}owner <> 10 AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS "
+    f"(SELECT FROM pg_depend WHERE classid = '{catalogue}'::regclass AND objid = one.oid AND deptype = 'e'))"
+    for catalogue, prefix in (("pg_class", "rel"), ("pg_proc", "pro"), ("pg_type", "typ"))
+)
+FILLED = f"SELECT {FILLED} OR EXISTS (SELECT FROM pg_largeobject_metadata)"
+#: How the comment begins on a database into which a file was loaded.
+LOADED = "Loaded by Shipshape from"
+NEW, WAS_LOADED, HAS_OTHER = "new", "loaded", "other"
 
 
 @dataclass
@@ -81,7 +95,27 @@ def name_problem(name: str) -> str:
 
 def database_state(database: Dict[str, Any]) -> str:
     """The question what one database has of what is declared for it."""
-    return DATABASE_STATE % readers.unreadable([(row["role"], row["owner"]) for row in database.get("readers") or []])
+    wanted = [(row["role"], row["owner"]) for row in database.get("readers") or []]
+    return DATABASE_STATE % (readers.unreadable(wanted), FILLED)
+
+
+def load_state(inside: Dict[str, Any]) -> str:
+    """Whether a database can be loaded, was, or has something else in it."""
+    if (inside["comment"] or "").startswith(LOADED):
+        return WAS_LOADED
+    return HAS_OTHER if inside["filled"] else NEW
+
+
+def plan_loads(state: State, databases: List[Dict[str, Any]]) -> Tuple[List[str], List[str]]:
+    """The databases that are to be loaded, and those that are not because there is something else in them."""
+    pending: List[str] = []
+    passed_over: List[str] = []
+    for database in databases:
+        inside = state.details.get(database["name"])
+        found = NEW if inside is None else load_state(inside)
+        if database.get("load") and found != WAS_LOADED:
+            (pending if found == NEW else passed_over).append(database["name"])
+    return pending, passed_over
 
 
 def find_problems(state: State, roles: List[Dict[str, Any]], databases: List[Dict[str, Any]],

@@ -53,25 +53,31 @@ def _as_postgres() -> Callable[[], None]:
     return become
 
 
-def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
-    environment = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C",
-        "PGHOST": SOCKET_DIRECTORY,
-        "PGPORT": str(port),
-        "PGCLIENTENCODING": "UTF8",
-        "PGCONNECT_TIMEOUT": "10",
-    }
-    done = subprocess.run(
+def start_as_postgres(
+    arguments: List[str], port: int = 5432, environment: Optional[Dict[str, str]] = None, **streams: Any
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         arguments,
-        input=stdin.encode("utf-8"),
-        capture_output=True,
-        env=environment,
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C",
+            "PGHOST": SOCKET_DIRECTORY,
+            "PGPORT": str(port),
+            "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": "10",
+            **(environment or {}),
+        },
         cwd="/",
         preexec_fn=_as_postgres(),  # a plain setuid: no PAM session, no entry in the authentication log
-        check=False,
+        **streams,
     )
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
+    pipe = subprocess.PIPE
+    process = start_as_postgres(arguments, port, stdin=pipe, stdout=pipe, stderr=pipe)
+    out, err = process.communicate(stdin.encode("utf-8"))
+    return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
 def conninfo(database: str) -> str:

@@ -42,6 +42,10 @@ options:
       owner: {description: Role that owns it and its schema public., type: str, required: true}
       extensions: {description: Extensions to create in it., type: list, elements: str, default: []}
       locale: {description: Collation and character classes of a new database., type: str, default: C.UTF-8}
+      load:
+        description:
+          - A file for M(shipshape.droplet.postgresql_load). It is not loaded here; RV(loads) says whether it is to be.
+        type: str
       schemas:
         description: Schemas to create in it. Their owners may connect.
         type: list
@@ -96,6 +100,11 @@ actions:
   elements: str
   returned: success
   sample: [reload the configuration, create role shop, create database shop]
+loads:
+  description: Databases whose file is still to be loaded.
+  type: list
+  elements: str
+  returned: success
 """
 
 import os
@@ -140,6 +149,7 @@ def argument_spec() -> Dict[str, Any]:
                 owner=dict(type="str", required=True),
                 extensions=dict(type="list", elements="str", default=[]),
                 locale=dict(type="str", default=planning.DEFAULT_LOCALE),
+                load=dict(type="str"),
                 schemas=rows("name", "owner"),
                 readers=rows("role", "owner"),
             ),
@@ -232,11 +242,19 @@ def main() -> None:
             module.fail_json(msg="\n".join(problems))
         done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
         plan = planning.plan_roles(state, roles) + planning.plan_databases(state, databases, clients)
+        result["loads"], passed_over = planning.plan_loads(state, databases)
         if not module.check_mode:
             apply(module, cluster, plan)
     except (ServerError, secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
     actions = done + [action.summary for action in plan]
+    files = {database["name"]: database["load"] for database in databases}
+    if module.check_mode:
+        actions += [f"load {files[name]} into database {name}" for name in result["loads"]]
+    for name in passed_over:
+        module.warn(
+            f"database {name} has tables or the like already, so {files[name]} is not loaded: it is for a new one"
+        )
     result["actions"] += actions
     result["changed"] = result["changed"] or bool(actions)
     if module._diff and actions:

@@ -113,6 +113,10 @@ SOURCE = Table(
 )
 
 PASSWORD = Key(Text("a password from the vault; without one, the database host makes its own", (strong(),), True))
+LOAD = (
+    "SQL or a dump that the new database begins with, loaded once: a file on your machine (beside the inventory, or "
+    "with an absolute path), such as schema.sql; what is in the app's code is for `migrate` and `seed`"
+)
 DATABASE = Table(
     {
         "name": Key(Text("the database's name, such as malar_api", (postgresql_name,))),
@@ -122,6 +126,7 @@ DATABASE = Table(
         "schemas": Key(
             Items(Text("a schema's name, such as audit", (schema_name,)), "a list of schemas, such as [audit]")
         ),
+        "load": Key(Text(LOAD)),
         "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
         "password": PASSWORD,
         "read_only": Key(

@@ -83,6 +83,9 @@ def _shared(databases: Databases) -> Iterator[Problem]:
             question = f"did you mean `{guess}`? " if guess else ""
             known = f"one of: {listing(others)}" if others else "no such key: no other app has a database of its own"
             yield Problem((*path, "in"), f"{shared}, which is no other app's database", f"{question}{known}")
+        if "load" in database:
+            wanted = "no such key, or no `in`: a file is loaded into a new database, and that one is another app's"
+            yield Problem((*path, "load"), "`load` beside `in`", wanted)
         if "name" in database:
             wanted = "one of the two: `name` for a database of its own, or `in` for schemas in another app's"
             yield Problem((*path, "name"), "`name` beside `in`", wanted)

@@ -229,6 +229,8 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
             row = databases.setdefault(database, {"name": database, "owner": role, "extensions": []})
             row["extensions"] += [one for one in _texts(said.get("extensions")) if one not in row["extensions"]]
             roles += _database_roles(role, said)
+            if said.get("load"):
+                row["load"] = str(said["load"])
             if schemas := database_schemas(role, said):
                 row.setdefault("schemas", []).extend({"name": schema, "owner": role} for schema in schemas)
             if said.get("read_only"):

@@ -37,6 +37,7 @@ DEFAULTS = {
     "apps.NAME.database.name": "the app's, with underscores",
     "apps.NAME.database.password": "made on the database host",
     "apps.NAME.database.in": "a database of its own",
+    "apps.NAME.database.load": "nothing",
     "apps.NAME.database.schemas": "`public`",
     "apps.NAME.database.read_only": "`false`",
     "apps.NAME.database.read_only.password": "made on the database host",

@@ -36,6 +36,8 @@ def converged(version: int = 15) -> planning.State:
                 "public_schema": {"owner": "pg_database_owner", "open": False},
                 "schemas": {"public": "pg_database_owner"},
                 "unreadable": [],
+                "comment": None,
+                "filled": True,
             }
         },
         connections=100,
@@ -191,3 +193,21 @@ def test_all_problems_are_said_at_once() -> None:
 def test_without_a_server_nobody_knows_which_extensions_there_are() -> None:
     databases = [{"name": "x", "owner": "shop", "extensions": ["vector"]}]
     assert planning.find_problems(planning.State(15), ROLES, databases, []) == []
+
+
+@pytest.mark.parametrize(
+    ("comment", "filled", "loads"),
+    [
+        (None, False, (["shop"], [])),
+        (None, True, ([], ["shop"])),
+        ("Loaded by Shipshape from schema.sql on 2026-11-01", False, ([], [])),
+        ("Loaded by Shipshape from schema.sql on 2026-11-01", True, ([], [])),
+        ("The shop", False, (["shop"], [])),
+    ],
+)
+def test_a_database_is_loaded_when_it_is_new_and_never_was(comment: Any, filled: bool, loads: Any) -> None:
+    state = converged()
+    state.details["shop"].update(comment=comment, filled=filled)
+    assert planning.plan_loads(state, [dict(DATABASES[0], load="schema.sql")]) == loads
+    assert planning.plan_loads(state, [dict(DATABASES[0], load=None)]) == ([], [])
+    assert planning.plan_loads(planning.State(15), [dict(DATABASES[0], load="schema.sql")]) == (["shop"], [])
