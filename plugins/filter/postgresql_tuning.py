@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
@@ -11,6 +12,8 @@ Setting = Union[str, int, float, bool]
 
 #: Below this 100 sessions would not fit beside everything else the droplet runs.
 SMALL_MB = 960
+#: Where Debian has the clusters.
+DATA = "/var/lib/postgresql"
 #: A kernel update moves the reported memory by some MB; that must not move a setting that asks for a restart.
 STEP_MB = 64
 
@@ -19,7 +22,31 @@ def clamp(value: float, least: int, most: int) -> int:
     return max(least, min(most, int(value)))
 
 
-def postgresql_tuning(memory_mb: int, cores: int = 1) -> dict[str, Setting]:
+def postgresql_disk(facts: Mapping[str, Any]) -> str:
+    """ssd or hdd: what the kernel takes the disk of the data for.
+
+    A guest's kernel does not know: most hypervisors let their disks pass for rotating ones, whatever is behind them.
+    """
+    if facts.get("virtualization_role") == "guest":
+        return "ssd"
+    seen = facts.get("data_disk")
+    if seen is None:
+        seen = _device(facts)
+    return "hdd" if str(seen.get("rotational", "")) == "1" else "ssd"
+
+
+def _device(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The disk below /var/lib as `setup` has it, where nobody has looked at it before."""
+    mounts = [row for row in facts.get("mounts") or [] if row["mount"] in ("/", "/var", "/var/lib", DATA)]
+    source = str(max(mounts, key=lambda row: len(row["mount"]), default={}).get("device", "")).rpartition("/")[2]
+    for name, disk in (facts.get("devices") or {}).items():
+        if source == name or source in (disk.get("partitions") or {}):
+            found: Mapping[str, Any] = disk
+            return found
+    return {}
+
+
+def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd") -> dict[str, Setting]:
     """Memory, WAL, planner and log settings for a server that shares its droplet with an application.
 
     A quarter of the memory for the shared buffers and half of it as what the system may cache leaves room for the
@@ -49,9 +76,9 @@ def postgresql_tuning(memory_mb: int, cores: int = 1) -> dict[str, Setting]:
         "max_wal_size": f"{wal}MB",
         "wal_compression": "on",
         "checkpoint_completion_target": 0.9,
-        # Droplets have solid-state disks: a random page costs hardly more than the next one.
-        "random_page_cost": 1.1,
-        "effective_io_concurrency": 200,
+        # From a solid-state disk a random page costs hardly more than the next one, and many come at once.
+        "random_page_cost": 4 if disk == "hdd" else 1.1,
+        "effective_io_concurrency": 2 if disk == "hdd" else 200,
         "max_worker_processes": max(8, cores),
         "max_parallel_workers": cores,
         "max_parallel_workers_per_gather": gather,
@@ -84,6 +111,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "postgresql_tuning": postgresql_tuning,
+            "postgresql_disk": postgresql_disk,
             "postgresql_literal": postgresql_literal,
             "postgresql_extension_packages": packages,
         }
