@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
@@ -38,7 +38,8 @@ def postgresql_disk(facts: Mapping[str, Any]) -> str:
 def _device(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """The disk below /var/lib as `setup` has it, where nobody has looked at it before."""
     mounts = [row for row in facts.get("mounts") or [] if row["mount"] in ("/", "/var", "/var/lib", DATA)]
-    source = str(max(mounts, key=lambda row: len(row["mount"]), default={}).get("device", "")).rpartition("/")[2]
+    deepest = max(mounts, key=lambda row: len(row["mount"])) if mounts else {}
+    source = str(deepest.get("device", "")).rpartition("/")[2]
     for name, disk in (facts.get("devices") or {}).items():
         if source == name or source in (disk.get("partitions") or {}):
             found: Mapping[str, Any] = disk
@@ -107,11 +108,21 @@ def postgresql_literal(value: Any) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def postgresql_partitions(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tables with monthly partitions of all databases, each with its database."""
+    return [
+        {"ahead": 2, **table, "database": database["name"]}
+        for database in databases
+        for table in database.get("partitions") or []
+    ]
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "postgresql_tuning": postgresql_tuning,
             "postgresql_disk": postgresql_disk,
+            "postgresql_partitions": postgresql_partitions,
             "postgresql_literal": postgresql_literal,
             "postgresql_extension_packages": packages,
         }

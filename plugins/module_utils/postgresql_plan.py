@@ -33,7 +33,9 @@ SELECT json_build_object(
       'connect', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(grantee)), '[]')
         FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{}') FROM pg_database),
   'available', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
-  'connections', current_setting('max_connections')::int)
+  'connections', current_setting('max_connections')::int,
+  'statements', NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
+    AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%')
 """
 DATABASE_STATE = """
 SELECT json_build_object(
@@ -77,6 +79,7 @@ class State:
     databases: Dict[str, Dict[str, Any]] = field(default_factory=dict)
     available: Optional[List[str]] = None  # None: nobody could be asked
     connections: Optional[int] = None
+    uncounted: bool = False  # statements are counted, and nobody can read how often and how long
     details: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
 
@@ -184,6 +187,13 @@ def _inner_problems(where: str, database: Dict[str, Any], known_roles: Set[str])
                     f"{where}: {key}[{number}]: '{row[part]}' is neither in postgresql_roles nor on the server"
                 )
     return problems
+
+
+def plan_server(state: State) -> List[Action]:
+    """What is one for all databases."""
+    if not state.uncounted:
+        return []
+    return [Action("create extension pg_stat_statements in postgres", "CREATE EXTENSION pg_stat_statements")]
 
 
 def plan_roles(state: State, roles: List[Dict[str, Any]]) -> List[Action]:

@@ -62,6 +62,7 @@ options:
         suboptions:
           role: {description: Role that reads., type: str, required: true}
           owner: {description: Role whose schemas and tables it reads., type: str, required: true}
+      partitions: {description: Tables with monthly partitions. Not read here., type: list, elements: dict, default: []}
   clients:
     description: Which roles beside the owner may connect to which database. Other keys of an entry are not read.
     type: list
@@ -152,6 +153,7 @@ def argument_spec() -> Dict[str, Any]:
                 load=dict(type="str"),
                 schemas=rows("name", "owner"),
                 readers=rows("role", "owner"),
+                partitions=dict(type="list", elements="dict", default=[]),
             ),
         ),
         clients=dict(type="list", elements="dict", default=[]),
@@ -199,7 +201,12 @@ def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool
 def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:
     found = cluster.query(planning.SERVER_STATE)
     state = planning.State(
-        int(cluster.version), found["roles"], found["databases"], found["available"], found["connections"]
+        int(cluster.version),
+        found["roles"],
+        found["databases"],
+        found["available"],
+        connections=found["connections"],
+        uncounted=found["statements"],
     )
     for database in wanted:
         if database["name"] in state.databases:
@@ -241,7 +248,11 @@ def main() -> None:
         if problems:
             module.fail_json(msg="\n".join(problems))
         done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
-        plan = planning.plan_roles(state, roles) + planning.plan_databases(state, databases, clients)
+        plan = (
+            planning.plan_server(state)
+            + planning.plan_roles(state, roles)
+            + planning.plan_databases(state, databases, clients)
+        )
         result["loads"], passed_over = planning.plan_loads(state, databases)
         if not module.check_mode:
             apply(module, cluster, plan)

@@ -231,6 +231,11 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
             roles += _database_roles(role, said)
             if said.get("load"):
                 row["load"] = str(said["load"])
+            for table, kept in (said.get("partitions") or {}).items():
+                row.setdefault("partitions", []).append(
+                    {"table": table, "role": role, "by": str(kept["by"]), "ahead": int(kept.get("ahead") or 2)}
+                    | ({"keep_months": int(kept["keep_months"])} if kept.get("keep_months") else {})
+                )
             if schemas := database_schemas(role, said):
                 row.setdefault("schemas", []).extend({"name": schema, "owner": role} for schema in schemas)
             if said.get("read_only"):

@@ -41,6 +41,8 @@ DEFAULTS = {
     "apps.NAME.database.schemas": "`public`",
     "apps.NAME.database.read_only": "`false`",
     "apps.NAME.database.read_only.password": "made on the database host",
+    "apps.NAME.database.partitions.TABLE.keep_months": "all",
+    "apps.NAME.database.partitions.TABLE.ahead": "`2`",
     "apps.NAME.database.connection_limit": "no limit",
     "apps.NAME.health.status": "`200`",
     "apps.NAME.health.body": "any",

@@ -394,6 +394,16 @@ def test_two_apps_in_one_database_have_a_role_and_schemas_each() -> None:
     assert row["env"]["DATABASE_URL"] == "postgresql://desk:p@127.0.0.1:5432/malar_api"
 
 
+def test_what_a_database_begins_with_and_its_partitions_go_to_the_role() -> None:
+    database = {"load": "schema.sql", "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}}}
+    (row,) = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_databases"]
+    assert row["load"] == "schema.sql"
+    assert row["partitions"] == [
+        {"table": "logs", "role": "malar_api", "by": "at", "ahead": 2, "keep_months": 12},
+        {"table": "audit.all", "role": "malar_api", "by": "at", "ahead": 2},
+    ]
+
+
 def test_a_role_has_its_limit_and_its_reader_the_password_that_is_given() -> None:
     database = {"name": "ledger", "connection_limit": 20, "read_only": {"password": "r"}}
     roles = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_roles"]

@@ -104,6 +104,12 @@ def test_a_client_that_is_not_the_owner_may_connect_and_the_owner_needs_no_grant
     assert action.sql == 'GRANT CONNECT ON DATABASE "shop" TO "reader"'
 
 
+def test_statements_that_are_counted_can_be_read() -> None:
+    assert planning.plan_server(converged()) == []
+    (action,) = planning.plan_server(planning.State(15, uncounted=True))
+    assert (action.sql, action.database) == ("CREATE EXTENSION pg_stat_statements", "postgres")
+
+
 def test_schemas_belong_to_their_owners_who_may_connect() -> None:
     state = converged()
     state.roles["desk"] = dict(HARMLESS, verifier=None)

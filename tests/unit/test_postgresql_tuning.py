@@ -96,6 +96,15 @@ def test_a_value_is_written_as_the_configuration_file_takes_it(value: Any, liter
     assert tuning.postgresql_literal(value) == literal
 
 
+def test_tables_with_partitions_are_those_of_all_databases() -> None:
+    table = {"table": "logs", "role": "shop", "by": "at"}
+    databases = [{"name": "a"}, {"name": "b", "partitions": [table, {**table, "ahead": 5}]}]
+    assert tuning.postgresql_partitions(databases) == [
+        {**table, "ahead": 2, "database": "b"},
+        {**table, "ahead": 5, "database": "b"},
+    ]
+
+
 def test_a_setting_of_two_lines_is_refused() -> None:
     with pytest.raises(AnsibleFilterError):
         tuning.postgresql_literal("a\nfsync = off")
