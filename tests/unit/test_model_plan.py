@@ -395,7 +395,10 @@ def test_two_apps_in_one_database_have_a_role_and_schemas_each() -> None:
 
 
 def test_what_a_database_begins_with_and_its_partitions_go_to_the_role() -> None:
-    database = {"load": "schema.sql", "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}}}
+    database = {
+        "load": "schema.sql",
+        "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}},
+    }
     (row,) = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_databases"]
     assert row["load"] == "schema.sql"
     assert row["partitions"] == [
