@@ -108,6 +108,19 @@ def postgresql_literal(value: Any) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def postgresql_package_reasons(databases: Iterable[Mapping[str, Any]], version: str) -> dict[str, str]:
+    """Why the packages of extensions are needed, for the case that no source has one."""
+    reasons: dict[str, list[str]] = {}
+    for database in databases:
+        for name in database.get("extensions") or []:
+            for package in packages([name], version):
+                reasons.setdefault(package, []).append(f"extension {name} of database {database['name']}")
+    return {
+        package: f"{package} is for {', '.join(whose)}. `postgresql_origin: pgdg` has more extensions; or leave it out."
+        for package, whose in reasons.items()
+    }
+
+
 def postgresql_partitions(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tables with monthly partitions of all databases, each with its database."""
     return [
@@ -123,6 +136,7 @@ class FilterModule:
             "postgresql_tuning": postgresql_tuning,
             "postgresql_disk": postgresql_disk,
             "postgresql_partitions": postgresql_partitions,
+            "postgresql_package_reasons": postgresql_package_reasons,
             "postgresql_literal": postgresql_literal,
             "postgresql_extension_packages": packages,
         }
