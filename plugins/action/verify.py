@@ -33,6 +33,7 @@ class ActionModule(ActionBase):
             "sysctl",
             "unattended_upgrades",
             "sites",
+            "postgresql",
             "address",
         )
     )
@@ -51,6 +52,7 @@ class ActionModule(ActionBase):
             "sysctl": list(given.get("sysctl") or {}),
             "certificates": [{"path": site["certificate"], "name": whole_domains(site)[0]} for site in sites],
             "users": ["root", *admins],
+            "postgresql": str((given.get("postgresql") or {}).get("version", "")),
         }
         state = self._execute_module(module_name=MODULE, module_args=asked, task_vars=task_vars)
         if state.get("failed"):
@@ -66,6 +68,7 @@ class ActionModule(ActionBase):
             sshd=given.get("sshd") or [],
             sysctl=given.get("sysctl") or {},
             upgrades=bool(given.get("unattended_upgrades", True)),
+            postgresql=given.get("postgresql"),
         )
         findings = verify.judge(state, wanted, datetime.now(UTC))
         probed: dict[str, str] = {}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.postgresql_extensions import packages
 
 Setting = Union[str, int, float, bool]
 
 #: Below this 100 sessions would not fit beside everything else the droplet runs.
 SMALL_MB = 960
+#: Where Debian has the clusters.
+DATA = "/var/lib/postgresql"
 #: A kernel update moves the reported memory by some MB; that must not move a setting that asks for a restart.
 STEP_MB = 64
 
@@ -18,7 +22,32 @@ def clamp(value: float, least: int, most: int) -> int:
     return max(least, min(most, int(value)))
 
 
-def postgresql_tuning(memory_mb: int, cores: int = 1) -> dict[str, Setting]:
+def postgresql_disk(facts: Mapping[str, Any]) -> str:
+    """ssd or hdd: what the kernel takes the disk of the data for.
+
+    A guest's kernel does not know: most hypervisors let their disks pass for rotating ones, whatever is behind them.
+    """
+    if facts.get("virtualization_role") == "guest":
+        return "ssd"
+    seen = facts.get("data_disk")
+    if seen is None:
+        seen = _device(facts)
+    return "hdd" if str(seen.get("rotational", "")) == "1" else "ssd"
+
+
+def _device(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The disk below /var/lib as `setup` has it, where nobody has looked at it before."""
+    mounts = [row for row in facts.get("mounts") or [] if row["mount"] in ("/", "/var", "/var/lib", DATA)]
+    deepest = max(mounts, key=lambda row: len(row["mount"])) if mounts else {}
+    source = str(deepest.get("device", "")).rpartition("/")[2]
+    for name, disk in (facts.get("devices") or {}).items():
+        if source == name or source in (disk.get("partitions") or {}):
+            found: Mapping[str, Any] = disk
+            return found
+    return {}
+
+
+def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd") -> dict[str, Setting]:
     """Memory, WAL, planner and log settings for a server that shares its droplet with an application.
 
     A quarter of the memory for the shared buffers and half of it as what the system may cache leaves room for the
@@ -48,9 +77,9 @@ def postgresql_tuning(memory_mb: int, cores: int = 1) -> dict[str, Setting]:
         "max_wal_size": f"{wal}MB",
         "wal_compression": "on",
         "checkpoint_completion_target": 0.9,
-        # Droplets have solid-state disks: a random page costs hardly more than the next one.
-        "random_page_cost": 1.1,
-        "effective_io_concurrency": 200,
+        # From a solid-state disk a random page costs hardly more than the next one, and many come at once.
+        "random_page_cost": 4 if disk == "hdd" else 1.1,
+        "effective_io_concurrency": 2 if disk == "hdd" else 200,
         "max_worker_processes": max(8, cores),
         "max_parallel_workers": cores,
         "max_parallel_workers_per_gather": gather,
@@ -79,6 +108,35 @@ def postgresql_literal(value: Any) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def postgresql_package_reasons(databases: Iterable[Mapping[str, Any]], version: str) -> dict[str, str]:
+    """Why the packages of extensions are needed, for the case that no source has one."""
+    reasons: dict[str, list[str]] = {}
+    for database in databases:
+        for name in database.get("extensions") or []:
+            for package in packages([name], version):
+                reasons.setdefault(package, []).append(f"extension {name} of database {database['name']}")
+    return {
+        package: f"{package} is for {', '.join(whose)}. `postgresql_origin: pgdg` has more extensions; or leave it out."
+        for package, whose in reasons.items()
+    }
+
+
+def postgresql_partitions(databases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tables with monthly partitions of all databases, each with its database."""
+    return [
+        {"ahead": 2, **table, "database": database["name"]}
+        for database in databases
+        for table in database.get("partitions") or []
+    ]
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
-        return {"postgresql_tuning": postgresql_tuning, "postgresql_literal": postgresql_literal}
+        return {
+            "postgresql_tuning": postgresql_tuning,
+            "postgresql_disk": postgresql_disk,
+            "postgresql_partitions": postgresql_partitions,
+            "postgresql_package_reasons": postgresql_package_reasons,
+            "postgresql_literal": postgresql_literal,
+            "postgresql_extension_packages": packages,
+        }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -32,7 +33,16 @@ def installed(module: AnsibleModule, names: List[str]) -> List[str]:
     return [name for name in dict.fromkeys(names) if is_installed(known.get(name, ""))]
 
 
-def get(module: AnsibleModule, words: List[str], lock_timeout: int = 600) -> str:
+def explained(text: str, reasons: Dict[str, str]) -> str:
+    """What apt-get says, and of each package that no source has, who needs it and what to do."""
+    unknown = re.findall(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text)
+    names = dict.fromkeys(first or second for first, second in unknown)
+    return "\n".join([text, *(reasons[name] for name in names if name in reasons)])
+
+
+def get(
+    module: AnsibleModule, words: List[str], lock_timeout: int = 600, reasons: Optional[Dict[str, str]] = None
+) -> str:
     """What apt-get says; waits while another apt holds a lock that its own time-out does not cover."""
     options = ["-o", f"DPkg::Lock::Timeout={lock_timeout}", "-o", "Acquire::Retries=3"]
     options += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
@@ -58,7 +68,7 @@ def get(module: AnsibleModule, words: List[str], lock_timeout: int = 600) -> str
             continue
         module.fail_json(
             msg="apt-get {} failed (exit {}):\n{}\nOnce that is mended, run the same command again.".format(
-                " ".join(words), code, "\n".join(text.splitlines()[-20:])
+                " ".join(words), code, explained("\n".join(text.splitlines()[-20:]), reasons or {})
             )
         )
 

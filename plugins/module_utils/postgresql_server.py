@@ -22,6 +22,10 @@ SETTINGS = """
 SELECT json_build_object(
   'version', current_setting('server_version_num')::int / 10000,
   'loaded', extract(epoch FROM pg_conf_load_time()),
+  'data', current_setting('data_directory'),
+  'checksums', current_setting('data_checksums') = 'on',
+  'new', NOT EXISTS (SELECT FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1'))
+    AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'postgres'),
   'files', json_build_array(current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file'),
     current_setting('ssl_cert_file'), current_setting('ssl_key_file')),
   'pending', (SELECT coalesce(json_agg(s.name ORDER BY s.name), '[]') FROM pg_settings s WHERE s.pending_restart
@@ -53,25 +57,31 @@ def _as_postgres() -> Callable[[], None]:
     return become
 
 
-def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
-    environment = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C",
-        "PGHOST": SOCKET_DIRECTORY,
-        "PGPORT": str(port),
-        "PGCLIENTENCODING": "UTF8",
-        "PGCONNECT_TIMEOUT": "10",
-    }
-    done = subprocess.run(
+def start_as_postgres(
+    arguments: List[str], port: int = 5432, environment: Optional[Dict[str, str]] = None, **streams: Any
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         arguments,
-        input=stdin.encode("utf-8"),
-        capture_output=True,
-        env=environment,
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C",
+            "PGHOST": SOCKET_DIRECTORY,
+            "PGPORT": str(port),
+            "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": "10",
+            **(environment or {}),
+        },
         cwd="/",
         preexec_fn=_as_postgres(),  # a plain setuid: no PAM session, no entry in the authentication log
-        check=False,
+        **streams,
     )
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
+    pipe = subprocess.PIPE
+    process = start_as_postgres(arguments, port, stdin=pipe, stdout=pipe, stderr=pipe)
+    out, err = process.communicate(stdin.encode("utf-8"))
+    return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
 def conninfo(database: str) -> str:
@@ -208,6 +218,19 @@ class Cluster:
                 newer.append(path)
         return newer
 
+    def write_checksums(self, data: str, seconds: int) -> None:
+        """Stop the server, give every page its checksum, start it: a moment's work where there is no data yet."""
+        self.control("stop")
+        deadline = time.monotonic() + seconds
+        while os.path.exists(os.path.join(data, "postmaster.pid")):
+            if time.monotonic() > deadline:
+                raise ServerError(f"cluster {self.version}/{self.name} does not stop:\n{self.log_tail()}")
+            time.sleep(0.05)
+        code, _, err = run_as_postgres([os.path.join(self.binaries, "pg_checksums"), "--enable", "-D", data])
+        self.control("start")
+        if code != 0:
+            raise ServerError(f"pg_checksums could not write the checksums of pages:\n{err.strip()}")
+
     def reload(self, seconds: int = 15) -> None:
         bad = self.query(BAD_LINES)
         if bad:
@@ -247,12 +270,18 @@ def settle(cluster: Cluster, timeout: int, apply: bool) -> Tuple[List[str], Opti
         if apply:
             cluster.reload()
             settings = cluster.settings()
+    unsummed = settings["new"] and not settings["checksums"]
+    if unsummed:
+        actions.append("write the checksums of pages")
     if settings["pending"]:
         actions.append("restart for {}".format(", ".join(settings["pending"])))
-        if apply:
-            cluster.check_configuration()
-            before = cluster.started_at()
+    if (settings["pending"] or unsummed) and apply:
+        cluster.check_configuration()
+        before = cluster.started_at()
+        if unsummed:
+            cluster.write_checksums(settings["data"], timeout)
+        else:
             cluster.control("restart")
-            cluster.wait(timeout, since=before)
-            settings = cluster.settings()
+        cluster.wait(timeout, since=before)
+        settings = cluster.settings()
     return actions, settings

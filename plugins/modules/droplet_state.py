@@ -20,6 +20,7 @@ options:
     suboptions:
       path: {description: The certificate's file., type: path, required: true}
       name: {description: Domain or address of the site., type: str, required: true}
+  postgresql: {description: Major version of the PostgreSQL that is asked; none without it., type: str, default: ""}
   users: {description: Users whose login sshd is asked about., type: list, elements: str, default: []}
 author: Shipshape (@shipshape)
 """
@@ -44,6 +45,10 @@ sysctl: {description: C(value) of each setting and whether this host can change 
 certificates: {description: What each file and what the server say., type: list, elements: dict, returned: always}
 ipv6: {description: Whether the kernel speaks IPv6., type: bool, returned: always}
 apparmor: {description: Mode of each profile; null where the kernel has no AppArmor., type: dict, returned: always}
+postgresql:
+  description: What the server says of its settings, logins and roles, or C(error).
+  type: dict
+  returned: always
 audit_rules: {description: Lines of the rules that shall be loaded., type: list, elements: str, returned: always}
 """
 
@@ -58,6 +63,7 @@ import ssl
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_state
 
 COMMANDS: Dict[str, List[str]] = {
     "iptables": ["iptables", "-w", "-S"],
@@ -177,6 +183,7 @@ def main() -> None:
                 options=dict(path=dict(type="path", required=True), name=dict(type="str", required=True)),
             ),
             users=dict(type="list", elements="str", default=[]),
+            postgresql=dict(type="str", default=""),
         ),
         supports_check_mode=True,
     )
@@ -199,6 +206,7 @@ def main() -> None:
         sysctl={name: setting(name) for name in module.params["sysctl"]},
         certificates=[certificate(module, one["path"], one["name"]) for one in module.params["certificates"]],
         ipv6=ipv6,
+        postgresql=postgresql_state.state(module.params["postgresql"]) if module.params["postgresql"] else {},
         apparmor=apparmor(),
         audit_rules=audit_rules(),
     )

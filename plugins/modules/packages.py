@@ -43,6 +43,10 @@ options:
         elements: str
         default: []
       pin: {description: Priority of all its packages. Left out, apt's default of 500., type: int}
+  reasons:
+    description: By the names of packages, who needs them and what to do, which is said when no source has one.
+    type: dict
+    default: {}
   cache_valid_time:
     description: Age in seconds up to which package lists are taken as they are.
     type: int
@@ -238,6 +242,7 @@ def main() -> None:
             names=dict(type="list", elements="str", default=[]),
             held=dict(type="list", elements="str", default=[]),
             sources=dict(type="list", elements="dict", default=[], options=source_options),
+            reasons=dict(type="dict", default={}),
             cache_valid_time=dict(type="int", default=3600),
             lock_timeout=dict(type="int", default=600),
         ),
@@ -281,7 +286,7 @@ def main() -> None:
         if changed_files or keyless or lists_age() > module.params["cache_valid_time"]:
             apt.get(module, ["update"], timeout)
         if missing:
-            apt.get(module, ["install", "--no-install-recommends"] + missing, timeout)
+            apt.get(module, ["install", "--no-install-recommends"] + missing, timeout, module.params["reasons"])
     if unheld and not module.check_mode:
         result["held"] = packages_to_hold(held, apt.states(module, held))
         apt.hold(module, result["held"], timeout)

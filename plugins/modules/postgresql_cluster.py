@@ -31,6 +31,7 @@ options:
       password:
         description: Its password. Left out, one is made once and kept in O(secrets_directory) as C(<name>.password).
         type: str
+      connection_limit: {description: Connections it may have at once. Left out, any number., type: int}
   databases:
     description: Databases. Only the owner and the roles in O(clients) may connect.
     type: list
@@ -41,6 +42,27 @@ options:
       owner: {description: Role that owns it and its schema public., type: str, required: true}
       extensions: {description: Extensions to create in it., type: list, elements: str, default: []}
       locale: {description: Collation and character classes of a new database., type: str, default: C.UTF-8}
+      load:
+        description:
+          - A file for M(shipshape.droplet.postgresql_load). It is not loaded here; RV(loads) says whether it is to be.
+        type: str
+      schemas:
+        description: Schemas to create in it. Their owners may connect.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: Name of the schema., type: str, required: true}
+          owner: {description: Role that owns it., type: str, required: true}
+      readers:
+        description: Roles that may connect, and read all that another role has in the database and will have.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          role: {description: Role that reads., type: str, required: true}
+          owner: {description: Role whose schemas and tables it reads., type: str, required: true}
+      partitions: {description: Tables with monthly partitions. Not read here., type: list, elements: dict, default: []}
   clients:
     description: Which roles beside the owner may connect to which database. Other keys of an entry are not read.
     type: list
@@ -79,6 +101,11 @@ actions:
   elements: str
   returned: success
   sample: [reload the configuration, create role shop, create database shop]
+loads:
+  description: Databases whose file is still to be loaded.
+  type: list
+  elements: str
+  returned: success
 """
 
 import os
@@ -92,6 +119,13 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_serve
 PASSWORD_LENGTH = 32
 
 
+def rows(*keys: str) -> Dict[str, Any]:
+    """A list of dictionaries of texts, all required."""
+    return dict(
+        type="list", elements="dict", default=[], options={key: dict(type="str", required=True) for key in keys}
+    )
+
+
 def argument_spec() -> Dict[str, Any]:
     return dict(
         file_set.argument_spec(),
@@ -101,7 +135,11 @@ def argument_spec() -> Dict[str, Any]:
             elements="dict",
             default=[],
             no_log=False,
-            options=dict(name=dict(type="str", required=True), password=dict(type="str", no_log=True)),
+            options=dict(
+                name=dict(type="str", required=True),
+                password=dict(type="str", no_log=True),
+                connection_limit=dict(type="int"),
+            ),
         ),
         databases=dict(
             type="list",
@@ -112,6 +150,10 @@ def argument_spec() -> Dict[str, Any]:
                 owner=dict(type="str", required=True),
                 extensions=dict(type="list", elements="str", default=[]),
                 locale=dict(type="str", default=planning.DEFAULT_LOCALE),
+                load=dict(type="str"),
+                schemas=rows("name", "owner"),
+                readers=rows("role", "owner"),
+                partitions=dict(type="list", elements="dict", default=[]),
             ),
         ),
         clients=dict(type="list", elements="dict", default=[]),
@@ -158,10 +200,17 @@ def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool
 
 def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:
     found = cluster.query(planning.SERVER_STATE)
-    state = planning.State(int(cluster.version), found["roles"], found["databases"], found["available"])
+    state = planning.State(
+        int(cluster.version),
+        found["roles"],
+        found["databases"],
+        found["available"],
+        connections=found["connections"],
+        uncounted=found["statements"],
+    )
     for database in wanted:
         if database["name"] in state.databases:
-            state.details[database["name"]] = cluster.query(planning.DATABASE_STATE, database["name"])
+            state.details[database["name"]] = cluster.query(planning.database_state(database), database["name"])
     return state
 
 
@@ -199,12 +248,24 @@ def main() -> None:
         if problems:
             module.fail_json(msg="\n".join(problems))
         done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
-        plan = planning.plan_roles(state, roles) + planning.plan_databases(state, databases, clients)
+        plan = (
+            planning.plan_server(state)
+            + planning.plan_roles(state, roles)
+            + planning.plan_databases(state, databases, clients)
+        )
+        result["loads"], passed_over = planning.plan_loads(state, databases)
         if not module.check_mode:
             apply(module, cluster, plan)
     except (ServerError, secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
     actions = done + [action.summary for action in plan]
+    files = {database["name"]: database["load"] for database in databases}
+    if module.check_mode:
+        actions += [f"load {files[name]} into database {name}" for name in result["loads"]]
+    for name in passed_over:
+        module.warn(
+            f"database {name} has tables or the like already, so {files[name]} is not loaded: it is for a new one"
+        )
     result["actions"] += actions
     result["changed"] = result["changed"] or bool(actions)
     if module._diff and actions:

@@ -40,6 +40,9 @@ options:
     type: list
     elements: dict
     default: []
+  postgresql:
+    description: What PostgreSQL shall do, C(version), C(settings) by name and C(roles). Without it, it is not asked.
+    type: dict
   address:
     description: The droplet's name or address as the controller reaches it. Empty probes nothing.
     type: str

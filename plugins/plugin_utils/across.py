@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from ..module_utils import app_deploy_key
 from ..module_utils.app_types import CODE_TYPES, PROCESS_TYPES
-from .app_fields import postgresql_name
 from .checks import DEPLOY_KEY
 from .compose import check_compose
 from .container import check_container
+from .databases import check_databases
 from .hooks import OF_A_BUILD
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
 from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
@@ -126,7 +126,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     yield from _wildcards(apps, variables)
     yield from _ports(apps, variables)
     yield from _rules(apps, variables)
-    yield from _databases(apps)
+    yield from check_databases(apps, variables)
     for name, app in apps.items():
         path: Path = ("apps", name)
         yield from _site(app, path)
@@ -281,24 +281,6 @@ def _rules(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
 def _free(port: int, count: int, taken: Mapping[int, str]) -> int:
     free = range(max(port, 20000), 32767)
     return next(first for first in free if not {first + n for n in range(count)} & set(taken))
-
-
-def _databases(apps: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    seen: dict[str, str] = {}
-    for name, app in apps.items():
-        if not isinstance(app.get("database"), Mapping) or app.get("type") not in PROCESS_TYPES:
-            continue
-        given = app["database"].get("name")
-        database = given if isinstance(given, str) else database_name(name)
-        path: Path = ("apps", name, "database", "name")
-        if given is None and is_app_name(name) and (fault := postgresql_name(database)):
-            found = f"nothing; from the app's name would follow {fault.found}"
-            yield Problem(path, found, f"a name such as {database.removeprefix('pg_')}_app")
-        if database in seen:
-            yield Problem(
-                path, f"{database}, the database of apps.{seen[database]}", "a database of its own for each app"
-            )
-        seen.setdefault(database, name)
 
 
 def _site(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:

@@ -70,6 +70,13 @@ def postgresql_name(value: str) -> Fault | None:
     return None
 
 
+def schema_name(value: str) -> Fault | None:
+    """The name of a schema beside those that every database has."""
+    if value in ("public", "information_schema"):
+        return Fault(f"{value}, which every database has", "further ones alone, such as [audit], or no such key")
+    return postgresql_name(value)
+
+
 def environment_name(value: str) -> Fault | None:
     """The name of an environment variable."""
     if is_environment_name(value):
@@ -84,6 +91,7 @@ def environment(name: str) -> Kind:
     )
 
 
+COLUMN = "[a-z_][a-z0-9_]*"
 GIT = "the repository's address, such as https://host/path.git"
 PATHS = "a list of paths, such as [/ws]"
 URL_PATH = "a path of the site, such as /health"
@@ -105,13 +113,51 @@ SOURCE = Table(
     'where the code is, such as {git: "https://host/path.git", version: main}, or an archive with its checksum',
 )
 
+PASSWORD = Key(Text("a password from the vault; without one, the database host makes its own", (strong(),), True))
+PARTITIONS = Table(
+    {
+        "by": Key(
+            filled_in("the column of a date or time that it is partitioned by, such as created_at", COLUMN), True
+        ),
+        "keep_months": Key(
+            Number("full months beside the current one that are kept, 1 to 1200; without it all", 1, 1200)
+        ),
+        "ahead": Key(Number("months that are made before they begin, 1 to 24", 1, 24)),
+    },
+    "how a table is partitioned, such as {by: created_at, keep_months: 12}",
+)
+LOAD = (
+    "SQL or a dump that the new database begins with, loaded once: a file on your machine (beside the inventory, or "
+    "with an absolute path), such as schema.sql; what is in the app's code is for `migrate` and `seed`"
+)
 DATABASE = Table(
     {
         "name": Key(Text("the database's name, such as malar_api", (postgresql_name,))),
-        "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
-        "password": Key(
-            Text("a password from the vault; without one, the database host makes its own", (strong(),), True)
+        "in": Key(
+            Text("another app's database, in which this one has a role and schemas of its own", (postgresql_name,))
         ),
+        "schemas": Key(
+            Items(Text("a schema's name, such as audit", (schema_name,)), "a list of schemas, such as [audit]")
+        ),
+        "load": Key(Text(LOAD)),
+        "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
+        "password": PASSWORD,
+        "read_only": Key(
+            OneOf(
+                Flag("true (a role NAME_read that may read all the app has, with a password made there) or false"),
+                Table({"password": PASSWORD}, "true, or {password: …}: a role NAME_read that may read all the app has"),
+            )
+        ),
+        "partitions": Key(
+            Pairs(
+                lambda _name: PARTITIONS,
+                "tables with a partition for each month, such as {logs: {by: created_at, keep_months: 12}}; the app's "
+                "migration creates the table, PARTITION BY RANGE",
+                matches(rf"({COLUMN}\.)?{COLUMN}", "a table's name, such as logs or audit.logs"),
+                "TABLE",
+            )
+        ),
+        "connection_limit": Key(Number("connections the app's role may have at once, 1 to 10000", 1, 10000)),
     },
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
 )

@@ -150,4 +150,6 @@ WIRED = {
     "backup_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
-OPERATOR_VARIABLES = frozenset({"app", "break_lock", "confirm_environment", "migrations", "reboot", "version", "to"})
+OPERATOR_VARIABLES = frozenset(
+    {"app", "break_lock", "confirm_environment", "job", "migrations", "reboot", "tables", "version", "to"}
+)

@@ -65,6 +65,7 @@ def _ports(name: str, app: Mapping[str, Any]) -> list[int]:
 
 
 def _database(name: str, app: Mapping[str, Any]) -> str:
+    """The role of an app, and the database of that name, unless the app has its schemas in another one."""
     return str(app["database"].get("name") or database_name(name))
 
 
@@ -195,25 +196,56 @@ def _certificates(sites: Sequence[Row]) -> list[Row]:
     ]
 
 
+def reader(role: str) -> str:
+    """The role that may read what an app's role has."""
+    return f"{role}_read"
+
+
+def database_schemas(role: str, database: Mapping[str, Any]) -> list[str]:
+    """The schemas of an app. In another's database it has one of its role's name, which its role finds by itself."""
+    return list(dict.fromkeys([role] * ("in" in database) + _texts(database.get("schemas"))))
+
+
+def _database_roles(role: str, database: Mapping[str, Any]) -> list[Row]:
+    """The role of an app, and the one that only reads."""
+    row: Row = {"name": role, **({"password": database["password"]} if database.get("password") else {})}
+    row.update((key, int(database[key])) for key in ("connection_limit",) if database.get(key))
+    if not (read_only := database.get("read_only")):
+        return [row]
+    password = read_only.get("password") if isinstance(read_only, Mapping) else None
+    return [row, {"name": reader(role), **({"password": password} if password else {})}]
+
+
 def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     users = _with_database(apps)
-    databases: list[Row] = []
+    databases: dict[str, Row] = {}
     roles: list[Row] = []
     clients: list[Row] = []
     remote: set[str] = set()
     if users and host == database_host(topology):
-        for name, app in users.items():
-            database = _database(name, app)
-            databases.append(
-                {"name": database, "owner": database, "extensions": _texts(app["database"].get("extensions"))}
-            )
-            password = app["database"].get("password")
-            roles.append({"name": database, "password": password} if password else {"name": database})
+        # First those that have a database, then those that have schemas in one of these.
+        for name, app in sorted(users.items(), key=lambda user: "in" in user[1]["database"]):
+            role, said = _database(name, app), app["database"]
+            database = str(said.get("in") or role)
+            row = databases.setdefault(database, {"name": database, "owner": role, "extensions": []})
+            row["extensions"] += [one for one in _texts(said.get("extensions")) if one not in row["extensions"]]
+            roles += _database_roles(role, said)
+            if said.get("load"):
+                row["load"] = str(said["load"])
+            for table, kept in (said.get("partitions") or {}).items():
+                row.setdefault("partitions", []).append(
+                    {"table": table, "role": role, "by": str(kept["by"]), "ahead": int(kept.get("ahead") or 2)}
+                    | ({"keep_months": int(kept["keep_months"])} if kept.get("keep_months") else {})
+                )
+            if schemas := database_schemas(role, said):
+                row.setdefault("schemas", []).extend({"name": schema, "owner": role} for schema in schemas)
+            if said.get("read_only"):
+                row.setdefault("readers", []).append({"role": reader(role), "owner": role})
             sources = [topology.path(host, server) for server in topology.app]
-            clients.append({"database": database, "role": database, "addresses": [host_network(a) for a in sources]})
+            clients.append({"database": database, "role": role, "addresses": [host_network(a) for a in sources]})
             remote.update(source for source in sources if source != LOOPBACK)
     return {
-        "postgresql_databases": databases,
+        "postgresql_databases": list(databases.values()),
         "postgresql_roles": roles,
         "postgresql_clients": clients,
         "postgresql_listen_addresses": ["localhost"] + ([topology.addresses[host]] if remote else []),
@@ -341,9 +373,9 @@ def _environment(
             password = passwords[role]
         if password:
             address = socket_address(topology.path(host, database_host(topology)), POSTGRESQL_PORT)
-            where = f"{address}/{role}"
+            where = f"{address}/{database.get('in') or role}"
             if container and _uses_socket(app, topology, host):
-                where = f"/{role}?host={POSTGRESQL_SOCKETS}"
+                where = f"/{database.get('in') or role}?host={POSTGRESQL_SOCKETS}"
             environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{where}"
     environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
     return environment

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from . import verify_ports, verify_system
+from . import verify_ports, verify_postgresql, verify_system
 from .declared_ports import Declared
 from .verify_finding import Finding
 
@@ -25,6 +25,7 @@ class Wanted:
     sshd: Sequence[str] = ()
     sysctl: Mapping[str, Any] = field(default_factory=dict)
     upgrades: bool = True
+    postgresql: Mapping[str, Any] | None = None
 
 
 def judge(state: State, wanted: Wanted, now: datetime) -> list[Finding]:
@@ -47,4 +48,5 @@ def _all(state: State, wanted: Wanted, now: datetime) -> Iterator[Finding]:
     yield from verify_system.audit(state)
     yield from verify_system.apparmor(state)
     yield from verify_system.certificates(state, now)
+    yield from verify_postgresql.postgresql(state, wanted.postgresql)
     yield from verify_system.units(state)

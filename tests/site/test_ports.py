@@ -122,6 +122,9 @@ def test_verify_names_everything_that_is_not_as_declared(operator: Operator) -> 
         systemd-run --quiet --unit=left-open python3 -m http.server 8000
         systemd-run --quiet --unit=broken false || true
         ufw allow 8000/tcp >/dev/null
+        sed -i '1i host all all 10.77.0.0/24 trust' /etc/postgresql/*/main/pg_hba.conf
+        runuser -u postgres -- psql -Xqo /dev/null -c "ALTER SYSTEM SET work_mem = '1MB'" \
+          -c 'ALTER ROLE ports_app BYPASSRLS' -c 'SELECT pg_reload_conf()'
     """)
     try:
         run = operator.play("playbooks/verify.yml")
@@ -138,6 +141,10 @@ def test_verify_names_everything_that_is_not_as_declared(operator: Operator) -> 
             f"certificate of {DOMAIN}: found {site}/fullchain.pem, valid from",
             f"certificate of {DOMAIN}: found another one served",
             "units: found broken.service has failed",
+            "PostgreSQL: found work_mem = 1MB, from /var/lib/postgresql/",
+            "PostgreSQL: found line 1 of pg_hba.conf lets all in by trust",
+            "PostgreSQL: found line 1 of pg_hba.conf lets 10.77.0.0 in without TLS",
+            "PostgreSQL: found ports_app with bypassrls",
             f"probe of {ADDRESS}: found 8000/tcp open from here",
         ):
             assert words in run.output, f"{words}\n{run.tail}"
@@ -146,6 +153,9 @@ def test_verify_names_everything_that_is_not_as_declared(operator: Operator) -> 
             rm -f /etc/ssh/sshd_config.d/00-a.conf /etc/sudoers.d/99-foreign; rm -r {site}; mv /root/tls {site}
             sysctl -qw net.ipv4.tcp_syncookies=1; gpasswd --delete nobody docker >/dev/null
             systemctl stop left-open; systemctl reset-failed; ufw delete allow 8000/tcp >/dev/null
+            sed -i 1d /etc/postgresql/*/main/pg_hba.conf
+            runuser -u postgres -- psql -Xqo /dev/null -c 'ALTER SYSTEM RESET work_mem' \
+              -c 'ALTER ROLE ports_app NOBYPASSRLS' -c 'SELECT pg_reload_conf()'
         """)
     run = operator.play("playbooks/verify.yml")
     assert run.code == 0, run.tail

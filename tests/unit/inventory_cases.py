@@ -26,7 +26,7 @@ BASES: dict[str, Any] = yaml.safe_load(
     (DIRECTORY / "base.yml").read_text().replace("A_DEPLOY_KEY", json.dumps(DEPLOY_KEY))
 )
 ROLES: dict[str, Any] = yaml.safe_load((DIRECTORY / "roles.yml").read_text())
-TOPICS = ("apps", "processes", "containers", "compose", "globals", "hardening", "hosts")
+TOPICS = ("apps", "databases", "processes", "containers", "compose", "globals", "hardening", "hosts")
 OPERATIONS = {"set", "remove", "rename", "append", "unresolved", "set_number_key"}
 EXPECTATIONS = {"name", "base", "path", "found", "wanted", "unseen", "also"}
 

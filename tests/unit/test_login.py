@@ -6,12 +6,14 @@ import subprocess
 
 from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, seen
 
-SAID = "environment=production\nmemory=MemTotal: 2025336 kB\nprocessors=2\nroot=ext4\n"
+SAID = "environment=production\nmemory=MemTotal: 2025336 kB\nprocessors=2\nroot=ext4\nrotational=1\n"
 
 
 def test_facts_have_the_names_and_units_that_setup_gives_them() -> None:
     facts = {"memtotal_mb": 1977, "processor_vcpus": 2, "mounts": [{"mount": "/", "fstype": "ext4"}]}
-    assert seen(SAID) == ("production", facts)
+    assert seen(SAID) == ("production", {**facts, "data_disk": {"rotational": "1"}})
+    unknown = SAID.replace("rotational=1", "rotational=")
+    assert seen(unknown) == ("production", {**facts, "data_disk": {"rotational": ""}})
 
 
 def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup() -> None:
@@ -25,3 +27,4 @@ def test_the_question_is_answered_by_a_shell() -> None:
     environment, facts = seen(said)
     assert environment == "" and facts["memtotal_mb"] > 100 and facts["processor_vcpus"] >= 1
     assert facts["mounts"][0]["fstype"]
+    assert facts["data_disk"]["rotational"] in ("", "0", "1")

@@ -374,6 +374,50 @@ def test_a_password_in_the_inventory_needs_no_other() -> None:
     assert planned["database_logins"] == []
 
 
+def test_two_apps_in_one_database_have_a_role_and_schemas_each() -> None:
+    desk = {**API, "domains": ["desk.in"], "database": {"in": "malar_api", "extensions": ["vector"], "password": "p"}}
+    first = {**API, "database": {"extensions": ["uuid-ossp"], "schemas": ["audit"], "read_only": True}}
+    # In whichever order they stand.
+    planned = plan({"desk": desk, "malar-api": first}, ONE, "web1")
+    assert planned["postgresql_databases"] == [
+        {
+            "name": "malar_api",
+            "owner": "malar_api",
+            "extensions": ["uuid-ossp", "vector"],
+            "schemas": [{"name": "audit", "owner": "malar_api"}, {"name": "desk", "owner": "desk"}],
+            "readers": [{"role": "malar_api_read", "owner": "malar_api"}],
+        }
+    ]
+    assert [role["name"] for role in planned["postgresql_roles"]] == ["malar_api", "malar_api_read", "desk"]
+    assert [(row["database"], row["role"]) for row in planned["postgresql_clients"]] == [
+        ("malar_api", "malar_api"),
+        ("malar_api", "desk"),
+    ]
+    (row,) = plan_apps({"desk": desk}, ONE, "web1", {})
+    assert row["env"]["DATABASE_URL"] == "postgresql://desk:p@127.0.0.1:5432/malar_api"
+
+
+def test_what_a_database_begins_with_and_its_partitions_go_to_the_role() -> None:
+    database = {
+        "load": "schema.sql",
+        "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}},
+    }
+    (row,) = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_databases"]
+    assert row["load"] == "schema.sql"
+    assert row["partitions"] == [
+        {"table": "logs", "role": "malar_api", "by": "at", "ahead": 2, "keep_months": 12},
+        {"table": "audit.all", "role": "malar_api", "by": "at", "ahead": 2},
+    ]
+
+
+def test_a_role_has_its_limit_and_its_reader_the_password_that_is_given() -> None:
+    database = {"name": "ledger", "connection_limit": 20, "read_only": {"password": "r"}}
+    roles = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_roles"]
+    assert roles == [{"name": "ledger", "connection_limit": 20}, {"name": "ledger_read", "password": "r"}]
+    database = {"name": "ledger", "read_only": False}
+    assert plan({"a": {**API, "database": database}}, ONE, "web1")["postgresql_roles"] == [{"name": "ledger"}]
+
+
 def test_passwords_that_are_made_on_the_database_host_are_asked_for_by_the_app_hosts() -> None:
     login = {"role": "malar_api", "host": "db1", "path": "/etc/shipshape/postgresql/malar_api.password"}
     assert plan(APPS, THREE, "app1")["database_logins"] == [login]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.shipshape.droplet.plugins.filter.postgresql_tuning import postgresql_package_reasons
+from ansible_collections.shipshape.droplet.plugins.module_utils import apt
 from ansible_collections.shipshape.droplet.plugins.modules import packages
 
 SOURCE: dict[str, Any] = {
@@ -57,3 +59,20 @@ def test_a_pin_names_the_repositorys_host_without_its_port() -> None:
 def test_lists_that_were_never_fetched_are_endlessly_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(packages, "LISTS", str(tmp_path))
     assert packages.lists_age() == float("inf")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "E: Unable to locate package {}\n",
+        "E: Package '{}' has no installation candidate",
+        "E: Package {} has no installation candidate",
+    ],
+)
+def test_a_package_that_no_source_has_is_told_with_who_needs_it(said: str) -> None:
+    databases = [{"name": "shop", "extensions": ["vector", "pgcrypto"]}, {"name": "desk", "extensions": ["vector"]}]
+    reasons = postgresql_package_reasons(databases, "13")
+    text = apt.explained(said.format("postgresql-13-pgvector"), reasons)
+    assert "postgresql-13-pgvector is for extension vector of database shop, extension vector of database desk." in text
+    assert "`postgresql_origin: pgdg`" in text
+    assert apt.explained(said.format("other"), reasons) == said.format("other")

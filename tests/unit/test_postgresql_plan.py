@@ -17,6 +17,7 @@ HARMLESS = {
     "createdb": False,
     "createrole": False,
     "replication": False,
+    "limit": -1,
 }
 
 
@@ -33,8 +34,13 @@ def converged(version: int = 15) -> planning.State:
             "shop": {
                 "extensions": ["plpgsql", "pgcrypto"],
                 "public_schema": {"owner": "pg_database_owner", "open": False},
+                "schemas": {"public": "pg_database_owner"},
+                "unreadable": [],
+                "comment": None,
+                "filled": True,
             }
         },
+        connections=100,
     )
 
 
@@ -98,6 +104,51 @@ def test_a_client_that_is_not_the_owner_may_connect_and_the_owner_needs_no_grant
     assert action.sql == 'GRANT CONNECT ON DATABASE "shop" TO "reader"'
 
 
+def test_statements_that_are_counted_can_be_read() -> None:
+    assert planning.plan_server(converged()) == []
+    (action,) = planning.plan_server(planning.State(15, uncounted=True))
+    assert (action.sql, action.database) == ("CREATE EXTENSION pg_stat_statements", "postgres")
+
+
+def test_schemas_belong_to_their_owners_who_may_connect() -> None:
+    state = converged()
+    state.roles["desk"] = dict(HARMLESS, verifier=None)
+    state.details["shop"]["schemas"]["audit"] = "desk"
+    schemas = [{"name": "desk", "owner": "desk"}, {"name": "audit", "owner": "shop"}]
+    actions = plan(state, databases=[dict(DATABASES[0], schemas=schemas)])
+    assert [(action.sql, action.database) for action in actions] == [
+        ('GRANT CONNECT ON DATABASE "shop" TO "desk"', "postgres"),
+        ('CREATE SCHEMA "desk" AUTHORIZATION "desk"', "shop"),
+        ('ALTER SCHEMA "audit" OWNER TO "shop"', "shop"),
+    ]
+
+
+@pytest.mark.parametrize(("unreadable", "told"), [([], 0), (["shop_read"], 1), (None, 1)])
+def test_a_reader_is_given_what_it_lacks_and_what_will_come(unreadable: Any, told: int) -> None:
+    state = converged()
+    state.roles["shop_read"] = dict(HARMLESS, verifier=None)
+    state.databases["shop"]["connect"] = ["shop", "shop_read"]
+    state.details["shop"]["unreadable"] = unreadable
+    databases = [dict(DATABASES[0], readers=[{"role": "shop_read", "owner": "shop"}])]
+    actions = plan(state, databases=databases)
+    assert [action.summary for action in actions] == ["let role shop_read read what shop has in shop"] * told
+    assert all('FOR ROLE "shop" GRANT SELECT ON TABLES TO "shop_read"' in action.sql for action in actions)
+    assert "(E'shop_read', E'shop')" in planning.database_state(databases[0])
+
+
+@pytest.mark.parametrize(("found", "wanted", "said"), [(-1, 5, 5), (5, None, -1), (4, 5, 5), (5, 5, None)])
+def test_a_limit_of_connections_is_set_and_taken_back(found: int, wanted: Any, said: Any) -> None:
+    state = converged()
+    state.roles["shop"]["limit"] = found
+    actions = plan(state, roles=[dict(ROLES[0], connection_limit=wanted)])
+    assert [action.sql for action in actions] == ([f'ALTER ROLE "shop" CONNECTION LIMIT {said}'] if said else [])
+
+
+def test_a_new_role_has_its_limit_from_the_start() -> None:
+    created = plan(planning.State(15), roles=[dict(ROLES[0], connection_limit=7)])[0].sql
+    assert " NOREPLICATION CONNECTION LIMIT 7 PASSWORD " in created
+
+
 def test_names_and_texts_are_quoted() -> None:
     roles = [{"name": 'a"; DROP ROLE x; --', "password": "p"}]
     databases = [{"name": "d b", "owner": 'a"; DROP ROLE x; --', "extensions": [], "locale": "C'.\\UTF-8"}]
@@ -125,6 +176,11 @@ def test_nothing_is_ever_dropped() -> None:
         ([], [{"name": "x", "owner": "postgres", "extensions": []}], [], "owner 'postgres' is a superuser"),
         ([], [{"name": "template1", "owner": "shop", "extensions": []}], [], "'template1' belongs to the server"),
         ([], [{"name": "x", "owner": "shop", "extensions": ["uuid_ossp"]}], [], "'uuid_ossp' is not available"),
+        ([dict(ROLES[0], connection_limit=101)], [], [], "connection_limit is 101, and the server takes 100"),
+        ([], [dict(DATABASES[0], schemas=[{"name": "public", "owner": "shop"}])], [], "schemas[0] 'public': that"),
+        ([], [dict(DATABASES[0], schemas=[{"name": "x", "owner": "shop"}] * 2)], [], "schema 'x' is there twice"),
+        ([], [dict(DATABASES[0], schemas=[{"name": "x", "owner": "who"}])], [], "schemas[0]: 'who' is neither in"),
+        ([], [dict(DATABASES[0], readers=[{"role": "who", "owner": "shop"}])], [], "readers[0]: 'who' is neither in"),
         ([], [], [{"database": "shop", "role": "nobody"}], "postgresql_clients[0]: role 'nobody' is neither"),
         ([], [], [{"database": "nowhere", "role": "shop"}], "postgresql_clients[0]: database 'nowhere' is neither"),
     ],
@@ -143,3 +199,21 @@ def test_all_problems_are_said_at_once() -> None:
 def test_without_a_server_nobody_knows_which_extensions_there_are() -> None:
     databases = [{"name": "x", "owner": "shop", "extensions": ["vector"]}]
     assert planning.find_problems(planning.State(15), ROLES, databases, []) == []
+
+
+@pytest.mark.parametrize(
+    ("comment", "filled", "loads"),
+    [
+        (None, False, (["shop"], [])),
+        (None, True, ([], ["shop"])),
+        ("Loaded by Shipshape from schema.sql on 2026-11-01", False, ([], [])),
+        ("Loaded by Shipshape from schema.sql on 2026-11-01", True, ([], [])),
+        ("The shop", False, (["shop"], [])),
+    ],
+)
+def test_a_database_is_loaded_when_it_is_new_and_never_was(comment: Any, filled: bool, loads: Any) -> None:
+    state = converged()
+    state.details["shop"].update(comment=comment, filled=filled)
+    assert planning.plan_loads(state, [dict(DATABASES[0], load="schema.sql")]) == loads
+    assert planning.plan_loads(state, [dict(DATABASES[0], load=None)]) == ([], [])
+    assert planning.plan_loads(planning.State(15), [dict(DATABASES[0], load="schema.sql")]) == (["shop"], [])

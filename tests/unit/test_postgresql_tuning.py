@@ -44,6 +44,35 @@ def test_one_core_plans_no_parallel_workers() -> None:
     assert tuning.postgresql_tuning(65536, 32)["max_parallel_workers_per_gather"] == 4
 
 
+def test_a_random_page_costs_more_on_a_disk_that_turns() -> None:
+    pages = [tuning.postgresql_tuning(2048, 2, disk)["random_page_cost"] for disk in ("ssd", "hdd")]
+    assert pages == [1.1, 4]
+
+
+MOUNTS = [{"mount": "/", "device": "/dev/sda1"}, {"mount": "/var/lib/postgresql", "device": "/dev/sdb"}]
+DEVICES = {"sda": {"rotational": "0", "partitions": {"sda1": {}}}, "sdb": {"rotational": "1", "partitions": {}}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "disk"),
+    [
+        ({}, "ssd"),
+        ({"data_disk": {"rotational": ""}}, "ssd"),
+        ({"data_disk": {"rotational": "0"}}, "ssd"),
+        ({"data_disk": {"rotational": "1"}}, "hdd"),
+        ({"data_disk": {"rotational": "1"}, "virtualization_role": "host"}, "hdd"),
+        # A guest's kernel takes the hypervisor's word, which most of them do not give.
+        ({"data_disk": {"rotational": "1"}, "virtualization_role": "guest"}, "ssd"),
+        ({"mounts": MOUNTS, "devices": DEVICES}, "hdd"),
+        ({"mounts": MOUNTS[:1], "devices": DEVICES}, "ssd"),
+        ({"mounts": MOUNTS, "devices": {}}, "ssd"),
+        ({"mounts": [{"mount": "/", "device": "overlay"}], "devices": DEVICES}, "ssd"),
+    ],
+)
+def test_the_disk_is_what_a_kernel_that_can_know_says_of_it(facts: dict[str, Any], disk: str) -> None:
+    assert tuning.postgresql_disk(facts) == disk
+
+
 @pytest.mark.parametrize("memory", ["plenty", None, 64])
 def test_memory_that_is_none_is_refused(memory: Any) -> None:
     with pytest.raises(AnsibleFilterError):
@@ -65,6 +94,15 @@ def test_memory_that_is_none_is_refused(memory: Any) -> None:
 )
 def test_a_value_is_written_as_the_configuration_file_takes_it(value: Any, literal: str) -> None:
     assert tuning.postgresql_literal(value) == literal
+
+
+def test_tables_with_partitions_are_those_of_all_databases() -> None:
+    table = {"table": "logs", "role": "shop", "by": "at"}
+    databases = [{"name": "a"}, {"name": "b", "partitions": [table, {**table, "ahead": 5}]}]
+    assert tuning.postgresql_partitions(databases) == [
+        {**table, "ahead": 2, "database": "b"},
+        {**table, "ahead": 5, "database": "b"},
+    ]
 
 
 def test_a_setting_of_two_lines_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""Looks after the PostgreSQL databases of this host."""
