@@ -19,7 +19,7 @@ from .checks import DEPLOY_KEY
 from .compose import check_compose
 from .container import check_container
 from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
-from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
+from .plan import PGBOUNCER_PORT, POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant
 from .site import PERIODS, Mount, covers, split_domain
 from .topology import GROUPS, LOOPBACK
@@ -234,6 +234,12 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = variables.get("hardening_ssh_port", 22)
     ssh = int(ssh) if str(ssh).isdigit() else 22
     taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
+    if any(_mapping(app.get("database")).get("pool") for app in apps.values()):
+        given = str(variables.get("pgbouncer_port", PGBOUNCER_PORT))
+        pooler = int(given) if given.isdigit() else PGBOUNCER_PORT
+        if pooler in taken:
+            yield Problem(("pgbouncer_port",), f"{pooler}, the port of {taken[pooler]}", "another port, such as 6432")
+        taken.setdefault(pooler, "PgBouncer")
     proxy = str(variables.get("proxy", "nginx"))
     for name, port in PROXY_PORTS.get(proxy, {}).items():
         given = str(variables.get(f"{name.replace('-', '_')}_port", port))

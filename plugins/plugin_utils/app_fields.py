@@ -61,6 +61,8 @@ def postgresql_name(value: str) -> Fault | None:
     if not is_postgresql_name(value):
         wanted = "lower-case letters, digits and underscores, a letter first: PostgreSQL takes no other without quotes"
         return Fault(quoted(value), wanted)
+    if value == "pgbouncer":
+        return Fault("pgbouncer, the name of PgBouncer's own console and role", "another name")
     if value in POSTGRESQL_DATABASES:
         return Fault(f"{value}, which belongs to PostgreSQL itself", "another name")
     if value.startswith("pg_"):
@@ -111,6 +113,13 @@ DATABASE = Table(
         "extensions": Key(Items(Text("an extension's name"), "a list of extensions, such as [pgcrypto]")),
         "password": Key(
             Text("a password from the vault; without one, the database host makes its own", (strong(),), True)
+        ),
+        "pool": Key(
+            Number(
+                "how many connections the app shares in PgBouncer's transaction mode, 1 to 1000; without it none",
+                1,
+                1000,
+            )
         ),
     },
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",

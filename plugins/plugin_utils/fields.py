@@ -122,6 +122,7 @@ WIRED = {
     "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "hardening_contributed_forwarding": "",
+    "pgbouncer_server_connections": "",
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
     "nginx_http3": "http3",

@@ -31,8 +31,8 @@ POSTGRESQL_RESERVED = frozenset(_RESERVED.split())
 # Users a Debian or Ubuntu system brings or our own packages create: an app must not become one of them. `live` is a
 # folder of ours beside those that apps write to.
 _USERS = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd
-    messagebus systemd-network systemd-resolve systemd-timesync postgres nginx redis docker ubuntu debian fail2ban sudo
-    adm shipshape live syslog uuidd tcpdump landscape pollinate lxd"""
+    messagebus systemd-network systemd-resolve systemd-timesync postgres pgbouncer nginx redis docker ubuntu debian
+    fail2ban sudo adm shipshape live syslog uuidd tcpdump landscape pollinate lxd"""
 SYSTEM_USERS = frozenset(_USERS.split())
 
 

@@ -25,6 +25,8 @@ STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
+#: Where PgBouncer listens unless the inventory says otherwise (pgbouncer_port).
+PGBOUNCER_PORT = 6432
 #: Where PostgreSQL's socket lies, which a container reaches where it cannot reach the host's loopback.
 POSTGRESQL_SOCKETS = "/var/run/postgresql"
 #: What a proxy needs of the loopback interface beside the ports of the web, unless the inventory moves them.
@@ -219,7 +221,30 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str, http3: bool) -> list[Row]:
+def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
+    """The databases whose apps come by way of PgBouncer, each with who may come from where."""
+    pools: list[Row] = []
+    remote: set[str] = set()
+    for name, app in _with_database(apps).items():
+        if not app["database"].get("pool") or host != database_host(topology):
+            continue
+        database = _database(name, app)
+        sources = [topology.path(host, server) for server in topology.app]
+        pool: Row = {"name": name, "database": database, "role": database, "size": int(app["database"]["pool"])}
+        pool["addresses"] = [host_network(address) for address in sources if address != LOOPBACK]
+        if password := app["database"].get("password"):
+            pool["password"] = password
+        pools.append(pool)
+        remote.update(source for source in sources if source != LOOPBACK)
+    return {
+        "pgbouncer_pools": pools,
+        "pgbouncer_listen_addresses": [LOOPBACK] + ([topology.addresses[host]] if remote else []),
+    }
+
+
+def _listens(
+    apps: Apps, topology: Topology, host: str, postgresql: Row, pgbouncer: Row, proxy: str, http3: bool, pooler: int
+) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
     `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
@@ -251,6 +276,12 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
                 "addresses": postgresql["postgresql_listen_addresses"],
                 "sources": [address for address in allowed if address != host_network(LOOPBACK)],
             }
+        )
+    if pools := pgbouncer["pgbouncer_pools"]:
+        sources = list(dict.fromkeys(address for pool in pools for address in pool["addresses"]))
+        addresses = pgbouncer["pgbouncer_listen_addresses"]
+        rows.append(
+            {"name": "pgbouncer", "port": pooler, "protocol": "tcp", "addresses": addresses, "sources": sources}
         )
     return rows
 
@@ -292,16 +323,28 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
-def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx", http3: bool = False) -> Row:
-    """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
+def plan(
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    proxy: str = "nginx",
+    http3: bool = False,
+    pooler: int = PGBOUNCER_PORT,
+) -> Row:
+    """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`.
+
+    `pooler` is the port of PgBouncer on the database host.
+    """
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
     postgresql = _postgresql(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql, proxy, http3)
+    pgbouncer = _pgbouncer(apps, topology, host)
+    listens = _listens(apps, topology, host, postgresql, pgbouncer, proxy, http3, pooler)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,
         **postgresql,
+        **pgbouncer,
         "listens": listens,
         "hardening_contributed_firewall_rules": _firewall(listens),
         "backup_paths": _backup_paths(apps, topology, host, certificates),
@@ -320,8 +363,27 @@ def _uses_socket(app: Mapping[str, Any], topology: Topology, host: str) -> bool:
     return app.get("database") is not None and database_host(topology) == host
 
 
+def _database_urls(
+    app: Mapping[str, Any], topology: Topology, host: str, role: str, password: str, pooler: int
+) -> dict[str, str]:
+    """Where an app finds its database. What needs a session of its own goes past the pooler, by the second URL."""
+
+    def url(port: int) -> str:
+        where = f"{socket_address(topology.path(host, database_host(topology)), port)}/{role}"
+        if app["type"] in IMAGE_TYPES and _uses_socket(app, topology, host):
+            where = f"/{role}?host={POSTGRESQL_SOCKETS}" + (f"&port={port}" if port != POSTGRESQL_PORT else "")
+        return f"postgresql://{quote(role)}:{quote(password, safe='')}@{where}"
+
+    if not app["database"].get("pool"):
+        return {"DATABASE_URL": url(POSTGRESQL_PORT)}
+    own = app.get("env") or {}
+    # Whoever writes the one URL by hand means it for all that the app does.
+    direct = {"DIRECT_DATABASE_URL": url(POSTGRESQL_PORT)} if "DATABASE_URL" not in own else {}
+    return {"DATABASE_URL": url(pooler), **direct}
+
+
 def _environment(
-    name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None
+    name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None, pooler: int
 ) -> dict[str, str]:
     container = app["type"] in IMAGE_TYPES
     environment = {
@@ -339,11 +401,7 @@ def _environment(
                 raise PlanError(f"the password of database role {role} was not read before app {name} was planned")
             password = passwords[role]
         if password:
-            address = socket_address(topology.path(host, database_host(topology)), POSTGRESQL_PORT)
-            where = f"{address}/{role}"
-            if container and _uses_socket(app, topology, host):
-                where = f"/{role}?host={POSTGRESQL_SOCKETS}"
-            environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{where}"
+            environment.update(_database_urls(app, topology, host, role, str(password), pooler))
     environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
     return environment
 
@@ -441,7 +499,12 @@ def _health(health: str | Mapping[str, Any] | None) -> Row:
 
 
 def plan_apps(
-    apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    passwords: Mapping[str, str] | None = None,
+    only: str = "",
+    pooler: int = PGBOUNCER_PORT,
 ) -> list[Row]:
     """The apps to deploy on `host`: those with a process on app hosts, static ones on the proxies, which serve them.
 
@@ -472,7 +535,7 @@ def plan_apps(
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),
                     **_switched(name, app),
-                    "env": _environment(name, app, topology, host, passwords),
+                    "env": _environment(name, app, topology, host, passwords, pooler),
                 }
             )
     return rows

@@ -36,6 +36,7 @@ DEFAULTS = {
     "apps.NAME.database": "no database",
     "apps.NAME.database.name": "the app's, with underscores",
     "apps.NAME.database.password": "made on the database host",
+    "apps.NAME.database.pool": "no pooler",
     "apps.NAME.health.status": "`200`",
     "apps.NAME.health.body": "any",
     "apps.NAME.health.start_period": "`60`",
