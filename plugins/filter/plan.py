@@ -30,13 +30,20 @@ def pooler_port(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
     return int(model.PGBOUNCER_PORT)
 
 
+def redis(hostvars: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    """The instances of Redis that the inventory names."""
+    return hostvars[host].get("redis") or {}
+
+
 def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Each role's input on one host."""
     try:
         proxy = str(hostvars[host].get("proxy") or "nginx")
         http3 = bool(hostvars[host].get("http3"))
         pooler = pooler_port(groups, hostvars)
-        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host, proxy, http3, pooler)
+        planned: dict[str, Any] = model.plan(
+            apps, topology(groups, hostvars), host, proxy, http3, pooler, redis(hostvars, host)
+        )
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
@@ -54,7 +61,9 @@ def plan_apps(
     try:
         known = topology(groups, hostvars)
         pooler = pooler_port(groups, hostvars)
-        planned: list[dict[str, Any]] = model.plan_apps(apps, known, host, passwords, only, pooler)
+        planned: list[dict[str, Any]] = model.plan_apps(
+            apps, known, host, passwords, only, pooler, redis(hostvars, host)
+        )
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error

@@ -242,6 +242,13 @@ PROCESS_KEYS = {
     "health": Key(OneOf(Text(URL_PATH, (url_path,)), HEALTH)),
     "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
     "database": Key(DATABASE),
+    "redis": Key(
+        Items(
+            Text("the name of an instance in `redis`"),
+            "the instances of Redis it uses, such as cache or [cache, sessions]",
+            or_one=True,
+        )
+    ),
     "env": ENV,
     "port": Key(Number("a port from 1024 to 32766, or no key: then one follows from the app's name", 1024, 32766)),
     "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
@@ -255,6 +262,7 @@ IMAGE_KEYS = (
 )
 #: A moment of a build, which an image has behind it.
 BUILD_HOOKS = ("before_build", "after_build")
+NO_REDIS = "no such key: Redis listens where a container of the same host does not come to; run one beside it"
 STATIC_KEYS = {
     "spa": Key(Flag("true (unknown paths show index.html) or false")),
     "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
@@ -310,6 +318,7 @@ APP = Choice(
             {
                 **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
                 **{name: "no such key: a container has no code here" for name in PROCESS_KEYS},
+                "redis": NO_REDIS,
                 **{name: "no such key: it is for type: compose" for name in COMPOSE_ONLY},
                 **ELSEWHERE,
                 "url": "no such key: it is for type: route",
@@ -331,6 +340,7 @@ APP = Choice(
                 **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
                 **{name: "no such key: the Compose file says that" for name in {**PROCESS_KEYS, **CONTAINER_KEYS}},
                 **ELSEWHERE_IN_COMPOSE,
+                "redis": NO_REDIS,
                 "url": "no such key: it is for type: route",
             },
         ),

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
+from . import plan_redis
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .site import PERIODS, mounts, split_domain, whole_domains
 from .topology import LOOPBACK, Topology
@@ -21,6 +22,7 @@ Row = dict[str, Any]
 
 TLS_DIRECTORY = "/etc/shipshape/tls"
 PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
+REDIS_DIRECTORY = "/etc/shipshape/redis"
 STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
@@ -242,8 +244,42 @@ def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
+def redis_host(topology: Topology) -> str:
+    """The one host that has Redis: that of the databases, or where there are none, the first that runs apps."""
+    return database_host(topology) if topology.database or not topology.app else topology.app[0]
+
+
+def _redis(apps: Apps, redis: Apps, topology: Topology, host: str) -> Row:
+    """The instances of Redis on this host, and whether an app of it needs the package's own."""
+    here = bool(redis) and host == redis_host(topology)
+    users = {name: _texts(app.get("redis")) for name, app in with_process(apps).items()}
+    asked_for = [package for app in apps.values() for package in _texts(app.get("packages"))]
+    return {
+        "redis_instances": plan_redis.instances(redis, users, topology, host) if here else [],
+        "redis_keep_packaged": host in topology.app and bool({"redis", "redis-server"} & set(asked_for)),
+    }
+
+
+def _redis_urls(
+    name: str, app: Mapping[str, Any], redis: Apps, topology: Topology, host: str, passwords: Mapping[str, str]
+) -> dict[str, str]:
+    if not app.get("redis"):
+        return {}
+    login = plan_redis.login(name)
+    if login not in passwords:
+        raise PlanError(f"the password of app {name} for Redis was not read before the app was planned")
+    address = topology.path(host, redis_host(topology))
+    return plan_redis.urls(name, _texts(app["redis"]), redis, address, passwords[login])
+
+
 def _listens(
-    apps: Apps, topology: Topology, host: str, postgresql: Row, pgbouncer: Row, proxy: str, http3: bool, pooler: int
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    inputs: Row,
+    proxy: str,
+    http3: bool,
+    pooler: int,
 ) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
@@ -265,24 +301,25 @@ def _listens(
         for port in _ports(name, app):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [address], "sources": sources})
     if host in topology.database:
-        allowed = dict.fromkeys(
-            address for client in postgresql["postgresql_clients"] for address in client["addresses"]
-        )
+        allowed = dict.fromkeys(address for client in inputs["postgresql_clients"] for address in client["addresses"])
         rows.append(
             {
                 "name": "postgresql",
                 "port": POSTGRESQL_PORT,
                 "protocol": "tcp",
-                "addresses": postgresql["postgresql_listen_addresses"],
+                "addresses": inputs["postgresql_listen_addresses"],
                 "sources": [address for address in allowed if address != host_network(LOOPBACK)],
             }
         )
-    if pools := pgbouncer["pgbouncer_pools"]:
+    if pools := inputs["pgbouncer_pools"]:
         sources = list(dict.fromkeys(address for pool in pools for address in pool["addresses"]))
-        addresses = pgbouncer["pgbouncer_listen_addresses"]
+        addresses = inputs["pgbouncer_listen_addresses"]
         rows.append(
             {"name": "pgbouncer", "port": pooler, "protocol": "tcp", "addresses": addresses, "sources": sources}
         )
+    for instance in inputs["redis_instances"]:
+        row = {key: instance[key] for key in ("port", "addresses", "sources")}
+        rows.append({"name": f"redis-{instance['name']}", "protocol": "tcp", **row})
     return rows
 
 
@@ -309,10 +346,15 @@ def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Seque
 
 
 def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
-    """The database roles the apps of this host log in as, and the file on the database host that has the password."""
+    """What the apps of this host log in as, and the file on the database host that has the password."""
     if host not in topology.app:
         return []
-    return [
+    redis = [
+        {"role": plan_redis.login(name), "host": redis_host(topology), "path": f"{REDIS_DIRECTORY}/{name}.password"}
+        for name, app in with_process(apps).items()
+        if app.get("redis")
+    ]
+    return redis + [
         {
             "role": _database(name, app),
             "host": database_host(topology),
@@ -330,21 +372,24 @@ def plan(
     proxy: str = "nginx",
     http3: bool = False,
     pooler: int = PGBOUNCER_PORT,
+    redis: Apps | None = None,
 ) -> Row:
     """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`.
 
-    `pooler` is the port of PgBouncer on the database host.
+    `pooler` is the port of PgBouncer on the database host, `redis` the instances that the inventory names.
     """
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
-    postgresql = _postgresql(apps, topology, host)
-    pgbouncer = _pgbouncer(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql, pgbouncer, proxy, http3, pooler)
+    inputs = {
+        **_postgresql(apps, topology, host),
+        **_pgbouncer(apps, topology, host),
+        **_redis(apps, redis or {}, topology, host),
+    }
+    listens = _listens(apps, topology, host, inputs, proxy, http3, pooler)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,
-        **postgresql,
-        **pgbouncer,
+        **inputs,
         "listens": listens,
         "hardening_contributed_firewall_rules": _firewall(listens),
         "backup_paths": _backup_paths(apps, topology, host, certificates),
@@ -383,7 +428,13 @@ def _database_urls(
 
 
 def _environment(
-    name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None, pooler: int
+    name: str,
+    app: Mapping[str, Any],
+    topology: Topology,
+    host: str,
+    passwords: Mapping[str, str] | None,
+    pooler: int,
+    redis: Apps,
 ) -> dict[str, str]:
     container = app["type"] in IMAGE_TYPES
     environment = {
@@ -402,6 +453,8 @@ def _environment(
             password = passwords[role]
         if password:
             environment.update(_database_urls(app, topology, host, role, str(password), pooler))
+    if passwords is not None:
+        environment.update(_redis_urls(name, app, redis, topology, host, passwords))
     environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
     return environment
 
@@ -505,6 +558,7 @@ def plan_apps(
     passwords: Mapping[str, str] | None = None,
     only: str = "",
     pooler: int = PGBOUNCER_PORT,
+    redis: Apps | None = None,
 ) -> list[Row]:
     """The apps to deploy on `host`: those with a process on app hosts, static ones on the proxies, which serve them.
 
@@ -535,7 +589,7 @@ def plan_apps(
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),
                     **_switched(name, app),
-                    "env": _environment(name, app, topology, host, passwords, pooler),
+                    "env": _environment(name, app, topology, host, passwords, pooler, redis or {}),
                 }
             )
     return rows
