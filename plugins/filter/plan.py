@@ -22,12 +22,28 @@ def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology
     return Topology(**members, addresses=addresses)
 
 
+def pooler_port(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
+    """Where PgBouncer listens, which apps on other hosts need to know, too."""
+    for host in groups.get("database", ()):
+        if port := hostvars[host].get("pgbouncer_port"):
+            return int(port)
+    return int(model.PGBOUNCER_PORT)
+
+
+def redis(hostvars: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    """The instances of Redis that the inventory names."""
+    return hostvars[host].get("redis") or {}
+
+
 def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Each role's input on one host."""
     try:
         proxy = str(hostvars[host].get("proxy") or "nginx")
         http3 = bool(hostvars[host].get("http3"))
-        planned: dict[str, Any] = model.plan(apps, topology(groups, hostvars), host, proxy, http3)
+        pooler = pooler_port(groups, hostvars)
+        planned: dict[str, Any] = model.plan(
+            apps, topology(groups, hostvars), host, proxy, http3, pooler, redis(hostvars, host)
+        )
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
@@ -43,7 +59,11 @@ def plan_apps(
 ) -> list[dict[str, Any]]:
     """The apps to deploy on one host."""
     try:
-        planned: list[dict[str, Any]] = model.plan_apps(apps, topology(groups, hostvars), host, passwords, only)
+        known = topology(groups, hostvars)
+        pooler = pooler_port(groups, hostvars)
+        planned: list[dict[str, Any]] = model.plan_apps(
+            apps, known, host, passwords, only, pooler, redis(hostvars, host)
+        )
         return planned
     except model.PlanError as error:
         raise AnsibleFilterError(str(error)) from error

@@ -130,6 +130,11 @@ def variables_file(environment: Mapping[str, str]) -> str:
     return "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
 
 
+def export_lines(environment: Mapping[str, str]) -> str:
+    """What a script exports for the client that it calls: an argument could be read by others."""
+    return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(environment.items()))
+
+
 def mounts(app: str, container: Mapping[str, Any]) -> list[str]:
     """Folders of the droplet that outlive a release, as volumes: a new one gets the owner that it has in the image."""
     found = []
@@ -165,13 +170,14 @@ def scripts(app: Mapping[str, Any], release: str, digest: str, path: str, env: M
     name, container = app["name"], app["container"]
     fit, exported = split_environment(env)
     image = f"{container['image']}@sha256:{digest}"
-    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(exported.items()))
 
-    def script(text: str, usage: str, called: str, own: Sequence[str], command: str, **limits: Any) -> str:
+    def script(text: str, usage: str, called: str, own: Sequence[str], command: str, direct: str = "",
+               **limits: Any) -> str:  # fmt: skip
         given = {**container, **{key: value for key, value in limits.items() if value}}
-        arguments = ['--name="$name"', *map(shlex.quote, options(name, release, given, path, sorted(exported))), *own]
+        known = {**exported, **({"DATABASE_URL": direct} if direct else {})}
+        arguments = ['--name="$name"', *map(shlex.quote, options(name, release, given, path, sorted(known))), *own]
         arguments += map(shlex.quote, [image, *words(command)])
-        facts = {"app": name, "release": release, "name": called, "usage": usage, "exports": exports}
+        facts = {"app": name, "release": release, "name": called, "usage": usage, "exports": export_lines(known)}
         return text.format(**facts, start=" ".join(["docker run", *arguments]))
 
     # Without --rm: some engines remove what was started with it when they start anew, though it runs.
@@ -185,7 +191,8 @@ def scripts(app: Mapping[str, Any], release: str, digest: str, path: str, env: M
         usage = "Starts COLOUR, the NUMBER-th beside others."
         files["process." + each["name"]] = script(SERVICE, usage, called, [colour], each["command"], **limits)
     for each, command in once(app).items():
-        files[each] = script(ONCE, "Runs to its end.", f"{name}-{each}", ["--rm"], command)
+        direct = app_env.past_the_pooler(each, env)
+        files[each] = script(ONCE, "Runs to its end.", f"{name}-{each}", ["--rm"], command, direct)
     return files
 
 

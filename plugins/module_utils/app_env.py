@@ -8,6 +8,8 @@ import re
 from typing import Any, Mapping
 from urllib.parse import unquote, urlsplit
 
+from ansible_collections.shipshape.droplet.plugins.module_utils.app_types import DIRECT_SCRIPTS
+
 HIDDEN = "********"
 
 _SECRET_NAME = re.compile(
@@ -68,6 +70,11 @@ def scrub(text: str, environment: Mapping[str, str]) -> str:
     for value in secrets(environment):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def past_the_pooler(script: str, environment: Mapping[str, str]) -> str:
+    """The DATABASE_URL of a script that needs a session of its own; nothing where it is that of the app."""
+    return environment.get("DIRECT_DATABASE_URL", "") if script in DIRECT_SCRIPTS else ""
 
 
 def unseal(sealed: str) -> dict[str, Any]:

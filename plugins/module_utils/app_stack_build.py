@@ -255,7 +255,7 @@ def build(
     except Refused as refused:
         raise AppError(name, "compose", f"the Compose file cannot be deployed: {refused}") from refused
     write_file(os.path.join(path, FILE), json.dumps(file, indent=1, ensure_ascii=False) + "\n", 0o600)
-    for script, text in scripts(app, release, path).items():
+    for script, text in scripts(app, release, path, environment).items():
         write_file(os.path.join(path, script), text, 0o700)
     return warnings
 
@@ -303,7 +303,9 @@ def _images(
     return images
 
 
-def scripts(app: Mapping[str, Any], release: str, path: str) -> dict[str, str]:
+def scripts(
+    app: Mapping[str, Any], release: str, path: str, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """What the units and the steps to come run, each for itself: as of a container app, but by Compose."""
     name, file = app["name"], shlex.quote(os.path.join(path, FILE))
     service = shlex.quote(app["container"]["service"])
@@ -320,8 +322,11 @@ def scripts(app: Mapping[str, Any], release: str, path: str) -> dict[str, str]:
     }
     for each, line in app_container.once(app).items():
         words = " ".join(shlex.quote(word) for word in app_container.words(line))
-        run_it = f'$compose -p {name} -f {file} run --rm --no-deps -T --name "$name" {service} {words}'
+        direct = app_env.past_the_pooler(each, environment or {})
+        own = "-e DATABASE_URL " if direct else ""
+        run_it = f'$compose -p {name} -f {file} run --rm --no-deps -T {own}--name "$name" {service} {words}'
+        exports = CALL + (app_container.export_lines({"DATABASE_URL": direct}) if direct else "")
         found[each] = app_container.ONCE.format(
-            **facts, name=f"{name}-{each}", usage="Runs to its end.", exports=CALL, start=run_it
+            **facts, name=f"{name}-{each}", usage="Runs to its end.", exports=exports, start=run_it
         )
     return found

@@ -12,6 +12,9 @@ IMAGE_TYPES = ("container", "compose")
 #: Where roles/app puts the program that applies SQL migrations.
 SQL_PROGRAM = "/usr/local/lib/shipshape/shipshape_sql.py"
 
+#: What works on the data at large, in a session of its own: dumps, locks and advisory locks know no pooler.
+DIRECT_SCRIPTS = ("migrate", "unmigrate", "seed", "hook.before_migrate", "hook.after_migrate")
+
 
 def process_unit(app: str, process: str, number: int, colour: str) -> str:
     """The unit of a process beside the one that answers requests. No app's name has a dot, so no app can have it."""

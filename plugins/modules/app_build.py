@@ -143,6 +143,8 @@ class Builder:
         release = os.path.basename(self.path)
         for name, command in commands.items():
             if command:
+                if app_env.past_the_pooler(name, self.environment):
+                    command = f"DATABASE_URL=$DIRECT_DATABASE_URL\n{command}"
                 text = SCRIPT.format(release=release, commit=self.commit, setting=setting, command=command)
                 write_file(os.path.join(self.path, name), text, 0o750, 0, self.account.gid)
 

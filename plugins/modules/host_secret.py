@@ -14,9 +14,13 @@ description:
   - In check mode nothing is written. When the file is missing, a secret that stands for the one to come is returned.
 options:
   path:
-    description: Absolute path of the file. Its directory is made with mode 0700 when it is missing.
+    description:
+      - Absolute path of the file. Its directory is made with mode 0700 when it is missing. This, or O(paths).
     type: path
-    required: true
+  paths:
+    description: Several such files, read in one trip.
+    type: list
+    elements: path
   length:
     description: Letters and digits of a newly made secret.
     type: int
@@ -39,22 +43,45 @@ EXAMPLES = r"""
 
 RETURN = r"""
 secret:
-  description: The secret.
+  description: The secret in O(path).
   type: str
-  returned: success
+  returned: when O(path) is given
+secrets:
+  description: The secrets in O(paths), in that order.
+  type: list
+  elements: str
+  returned: when O(paths) is given
 """
+
+from typing import Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file, umask
 
 
+def secret_in(module: AnsibleModule, path: str) -> Tuple[str, bool]:
+    """The secret in a file, and whether it was made just now."""
+    secret: Optional[str] = secret_file.read(path)
+    if secret is not None:
+        return secret, False
+    if not module.params["create"]:
+        module.fail_json(msg=f"{path} does not exist on this host")
+    made: str = secret_file.generate(module.params["length"])
+    if not module.check_mode:
+        secret_file.write(path, made)
+    return made, True
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            path=dict(type="path", required=True),
+            path=dict(type="path"),
+            paths=dict(type="list", elements="path"),
             length=dict(type="int", default=32),
             create=dict(type="bool", default=True),
         ),
+        required_one_of=[("path", "paths")],
+        mutually_exclusive=[("path", "paths")],
         supports_check_mode=True,
     )
     umask.ordinary()
@@ -64,17 +91,12 @@ def main() -> None:
     if length < 16:
         module.fail_json(msg=f"length is {length}; a secret shorter than 16 characters can be guessed")
     try:
-        secret = secret_file.read(path)
-        changed = secret is None
-        if secret is None:
-            if not module.params["create"]:
-                module.fail_json(msg=f"{path} does not exist on this host")
-            secret = secret_file.generate(length)
-            if not module.check_mode:
-                secret_file.write(path, secret)
+        found = [secret_in(module, each) for each in ([path] if path else module.params["paths"])]
     except (secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, secret=secret)
+    secrets = [secret for secret, _made in found]
+    changed = any(made for _secret, made in found)
+    module.exit_json(changed=changed, **(dict(secret=secrets[0]) if path else dict(secrets=secrets)))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from .compose import check_compose
 from .container import check_container
 from .databases import check_databases
 from .hooks import OF_A_BUILD
-from .names import app_port, database_name, is_address, is_app_name, is_hostname, second_port
-from .plan import POSTGRESQL_PORT, PROXY_PORTS, text, with_process
+from .names import app_port, is_address, is_hostname, second_port
+from .plan import PGBOUNCER_PORT, POSTGRESQL_PORT, PROXY_PORTS, text, with_process
 from .problems import Path, Problem, listing, meant
+from .redis_fields import check_redis, instances_of
+from .redis_fields import port_of as redis_port_of
 from .site import PERIODS, Mount, covers, split_domain
 from .topology import GROUPS, LOOPBACK
 
@@ -127,6 +129,7 @@ def check_apps(variables: Variables, groups: Groups) -> Iterator[Problem]:
     yield from _ports(apps, variables)
     yield from _rules(apps, variables)
     yield from check_databases(apps, variables)
+    yield from check_redis(variables, apps)
     for name, app in apps.items():
         path: Path = ("apps", name)
         yield from _site(app, path)
@@ -235,6 +238,12 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
     ssh = variables.get("hardening_ssh_port", 22)
     ssh = int(ssh) if str(ssh).isdigit() else 22
     taken = {80: "HTTP", 443: "HTTPS", POSTGRESQL_PORT: "PostgreSQL"}
+    if any(_mapping(app.get("database")).get("pool") for app in apps.values()):
+        given = str(variables.get("pgbouncer_port", PGBOUNCER_PORT))
+        pooler = int(given) if given.isdigit() else PGBOUNCER_PORT
+        if pooler in taken:
+            yield Problem(("pgbouncer_port",), f"{pooler}, the port of {taken[pooler]}", "another port, such as 6432")
+        taken.setdefault(pooler, "PgBouncer")
     proxy = str(variables.get("proxy", "nginx"))
     for name, port in PROXY_PORTS.get(proxy, {}).items():
         given = str(variables.get(f"{name.replace('-', '_')}_port", port))
@@ -244,6 +253,13 @@ def _ports(apps: Mapping[str, Mapping[str, Any]], variables: Variables) -> Itera
         wanted = "a port that nothing else has, such as 22 or 2222"
         yield Problem(("hardening_ssh_port",), f"{ssh}, the port of {taken[ssh]}", wanted)
     taken[ssh] = "SSH"
+    for name, instance in instances_of(variables).items():
+        port = redis_port_of(name, instance)
+        if port in taken:
+            derived = "" if "port" in instance else ", which follows from its name"
+            wanted = f"another port, such as `port: {_free(port, 1, taken)}`"
+            yield Problem(("redis", name, "port"), f"{port}{derived}; {taken[port]} has that port", wanted)
+        taken.setdefault(port, f"redis.{name}")
     for name, app in with_process(apps).items():
         ports = ports_of(name, app)
         if ports[0] < 1024:

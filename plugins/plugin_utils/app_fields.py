@@ -61,6 +61,8 @@ def postgresql_name(value: str) -> Fault | None:
     if not is_postgresql_name(value):
         wanted = "lower-case letters, digits and underscores, a letter first: PostgreSQL takes no other without quotes"
         return Fault(quoted(value), wanted)
+    if value == "pgbouncer":
+        return Fault("pgbouncer, the name of PgBouncer's own console and role", "another name")
     if value in POSTGRESQL_DATABASES:
         return Fault(f"{value}, which belongs to PostgreSQL itself", "another name")
     if value.startswith("pg_"):
@@ -158,6 +160,13 @@ DATABASE = Table(
             )
         ),
         "connection_limit": Key(Number("connections the app's role may have at once, 1 to 10000", 1, 10000)),
+        "pool": Key(
+            Number(
+                "how many connections the app shares in PgBouncer's transaction mode, 1 to 1000; without it none",
+                1,
+                1000,
+            )
+        ),
     },
     "{} for a database of its own, or its settings, such as {extensions: [pgcrypto]}",
 )
@@ -279,6 +288,13 @@ PROCESS_KEYS = {
     "health": Key(OneOf(Text(URL_PATH, (url_path,)), HEALTH)),
     "websocket": Key(Items(Text("a path of the site, such as /ws", (url_path,)), PATHS, or_one=True)),
     "database": Key(DATABASE),
+    "redis": Key(
+        Items(
+            Text("the name of an instance in `redis`"),
+            "the instances of Redis it uses, such as cache or [cache, sessions]",
+            or_one=True,
+        )
+    ),
     "env": ENV,
     "port": Key(Number("a port from 1024 to 32766, or no key: then one follows from the app's name", 1024, 32766)),
     "timeout": Key(Number("seconds a request may take, 1 to 3600", 1, 3600)),
@@ -290,6 +306,7 @@ IMAGE_KEYS = (
     *("seed", "processes", "cron", "memory", "cpus", "health", "websocket", "database", "env", "port", "timeout"),
     "watch",
 )
+NO_REDIS = "no such key: Redis listens where a container of the same host does not come to; run one beside it"
 STATIC_KEYS = {
     "spa": Key(Flag("true (unknown paths show index.html) or false")),
     "publish": Key(Text("the folder that the build puts the site into, such as dist", (relative_path,))),
@@ -356,6 +373,7 @@ APP = Choice(
             {
                 **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
                 **{name: "no such key: a container has no code here" for name in PROCESS_KEYS},
+                "redis": NO_REDIS,
                 **{name: "no such key: it is for type: compose" for name in COMPOSE_ONLY},
                 **ELSEWHERE,
                 "url": "no such key: it is for type: route",
@@ -377,6 +395,7 @@ APP = Choice(
                 **{name: "no such key: it is for type: static" for name in STATIC_KEYS},
                 **{name: "no such key: the Compose file says that" for name in {**PROCESS_KEYS, **CONTAINER_KEYS}},
                 **ELSEWHERE_IN_COMPOSE,
+                "redis": NO_REDIS,
                 "url": "no such key: it is for type: route",
             },
         ),

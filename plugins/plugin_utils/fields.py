@@ -19,6 +19,7 @@ from .names import (
     SYSTEM_USERS,
 )
 from .problems import Fault, count
+from .redis_fields import REDIS
 from .schema import Flag, Items, Key, Number, Pairs, Table, Text
 from .site_fields import filled_in
 
@@ -112,6 +113,7 @@ GLOBALS = {
     "private_address": Key(Text("the address at which the other hosts reach this one")),
     "docker": Key(Flag("true (Docker on the hosts that run apps, as without this key) or false")),
     "backup": Key(BACKUP),
+    "redis": Key(REDIS),
     "deploy_webhook": Key(Text("the https URL that hears of deploys, in Slack's form", (secret_https_url,), True)),
     "apps": Key(Pairs(lambda _name: APP, "the apps, each under its name", app_name)),
 }
@@ -122,6 +124,8 @@ WIRED = {
     "hardening_environment": "environment_name",
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "hardening_contributed_forwarding": "",
+    "pgbouncer_server_connections": "",
+    "redis_keep_packaged": "",
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
     "nginx_http3": "http3",

@@ -11,6 +11,10 @@ import zlib
 FIRST_APP_PORT = 20000
 APP_PORTS = 10000
 
+# Below those of the apps. What has its port from its name must not meet one that has its own from there.
+FIRST_REDIS_PORT = 16000
+REDIS_PORTS = 4000
+
 LONGEST_USER_NAME = 32
 LONGEST_POSTGRESQL_NAME = 63
 
@@ -31,8 +35,8 @@ POSTGRESQL_RESERVED = frozenset(_RESERVED.split())
 # Users a Debian or Ubuntu system brings or our own packages create: an app must not become one of them. `live` is a
 # folder of ours beside those that apps write to.
 _USERS = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd
-    messagebus systemd-network systemd-resolve systemd-timesync postgres nginx redis docker ubuntu debian fail2ban sudo
-    adm shipshape live syslog uuidd tcpdump landscape pollinate lxd"""
+    messagebus systemd-network systemd-resolve systemd-timesync postgres pgbouncer nginx redis docker ubuntu debian
+    fail2ban sudo adm shipshape live syslog uuidd tcpdump landscape pollinate lxd"""
 SYSTEM_USERS = frozenset(_USERS.split())
 
 
@@ -44,6 +48,11 @@ def app_port(name: str) -> int:
 def second_port(port: int) -> int:
     """The port of the release that is started beside the one that serves: an app behind a proxy has two by turns."""
     return port + 1
+
+
+def redis_port(name: str) -> int:
+    """The port of an instance of Redis unless the inventory gives one."""
+    return FIRST_REDIS_PORT + zlib.crc32(name.encode()) % REDIS_PORTS
 
 
 def database_name(app: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..module_utils.app_types import IMAGE_TYPES, PROCESS_TYPES
+from . import plan_redis
 from .hooks import ONCE
 from .names import app_port, database_name, host_network, is_address, second_port, socket_address
 from .site import PERIODS, mounts, split_domain, whole_domains
@@ -22,10 +23,13 @@ Row = dict[str, Any]
 
 TLS_DIRECTORY = "/etc/shipshape/tls"
 PASSWORD_DIRECTORY = "/etc/shipshape/postgresql"
+REDIS_DIRECTORY = "/etc/shipshape/redis"
 STATE_DIRECTORY = "/var/lib/shipshape"
 #: Where a proxy looks which of an app's two releases answers: plugins/module_utils/app_proxy.py keeps it.
 LIVE_DIRECTORY = f"{STATE_DIRECTORY}/live"
 POSTGRESQL_PORT = 5432
+#: Where PgBouncer listens unless the inventory says otherwise (pgbouncer_port).
+PGBOUNCER_PORT = 6432
 #: Where PostgreSQL's socket lies, which a container reaches where it cannot reach the host's loopback.
 POSTGRESQL_SOCKETS = "/var/run/postgresql"
 #: What a proxy needs of the loopback interface beside the ports of the web, unless the inventory moves them.
@@ -252,7 +256,64 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     }
 
 
-def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: str, http3: bool) -> list[Row]:
+def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
+    """The databases whose apps come by way of PgBouncer, each with who may come from where."""
+    pools: list[Row] = []
+    remote: set[str] = set()
+    for name, app in _with_database(apps).items():
+        if not app["database"].get("pool") or host != database_host(topology):
+            continue
+        database = _database(name, app)
+        sources = [topology.path(host, server) for server in topology.app]
+        pool: Row = {"name": name, "database": database, "role": database, "size": int(app["database"]["pool"])}
+        pool["addresses"] = [host_network(address) for address in sources if address != LOOPBACK]
+        if password := app["database"].get("password"):
+            pool["password"] = password
+        pools.append(pool)
+        remote.update(source for source in sources if source != LOOPBACK)
+    return {
+        "pgbouncer_pools": pools,
+        "pgbouncer_listen_addresses": [LOOPBACK] + ([topology.addresses[host]] if remote else []),
+    }
+
+
+def redis_host(topology: Topology) -> str:
+    """The one host that has Redis: that of the databases, or where there are none, the first that runs apps."""
+    return database_host(topology) if topology.database or not topology.app else topology.app[0]
+
+
+def _redis(apps: Apps, redis: Apps, topology: Topology, host: str) -> Row:
+    """The instances of Redis on this host, and whether an app of it needs the package's own."""
+    here = bool(redis) and host == redis_host(topology)
+    users = {name: _texts(app.get("redis")) for name, app in with_process(apps).items()}
+    asked_for = [package for app in apps.values() for package in _texts(app.get("packages"))]
+    return {
+        "redis_instances": plan_redis.instances(redis, users, topology, host) if here else [],
+        "redis_keep_packaged": host in topology.app and bool({"redis", "redis-server"} & set(asked_for)),
+    }
+
+
+def _redis_urls(
+    name: str, app: Mapping[str, Any], redis: Apps, topology: Topology, host: str, passwords: Mapping[str, str]
+) -> dict[str, str]:
+    if not app.get("redis"):
+        return {}
+    login = plan_redis.login(name)
+    if login not in passwords:
+        raise PlanError(f"the password of app {name} for Redis was not read before the app was planned")
+    address = topology.path(host, redis_host(topology))
+    return plan_redis.urls(name, _texts(app["redis"]), redis, address, passwords[login])
+
+
+def _listens(
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    inputs: Row,
+    proxy: str,
+    http3: bool,
+    pooler: int,
+) -> list[Row]:
     """What the services of `host` listen on and for whom: the one declaration of ports.
 
     `addresses` are those a service binds to (`*`: all). `sources` are who may come from outside; empty for everybody,
@@ -273,18 +334,25 @@ def _listens(apps: Apps, topology: Topology, host: str, postgresql: Row, proxy: 
         for port in _ports(name, app):
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [address], "sources": sources})
     if host in topology.database:
-        allowed = dict.fromkeys(
-            address for client in postgresql["postgresql_clients"] for address in client["addresses"]
-        )
+        allowed = dict.fromkeys(address for client in inputs["postgresql_clients"] for address in client["addresses"])
         rows.append(
             {
                 "name": "postgresql",
                 "port": POSTGRESQL_PORT,
                 "protocol": "tcp",
-                "addresses": postgresql["postgresql_listen_addresses"],
+                "addresses": inputs["postgresql_listen_addresses"],
                 "sources": [address for address in allowed if address != host_network(LOOPBACK)],
             }
         )
+    if pools := inputs["pgbouncer_pools"]:
+        sources = list(dict.fromkeys(address for pool in pools for address in pool["addresses"]))
+        addresses = inputs["pgbouncer_listen_addresses"]
+        rows.append(
+            {"name": "pgbouncer", "port": pooler, "protocol": "tcp", "addresses": addresses, "sources": sources}
+        )
+    for instance in inputs["redis_instances"]:
+        row = {key: instance[key] for key in ("port", "addresses", "sources")}
+        rows.append({"name": f"redis-{instance['name']}", "protocol": "tcp", **row})
     return rows
 
 
@@ -311,10 +379,15 @@ def _backup_paths(apps: Apps, topology: Topology, host: str, certificates: Seque
 
 
 def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
-    """The database roles the apps of this host log in as, and the file on the database host that has the password."""
+    """What the apps of this host log in as, and the file on the database host that has the password."""
     if host not in topology.app:
         return []
-    return [
+    redis = [
+        {"role": plan_redis.login(name), "host": redis_host(topology), "path": f"{REDIS_DIRECTORY}/{name}.password"}
+        for name, app in with_process(apps).items()
+        if app.get("redis")
+    ]
+    return redis + [
         {
             "role": _database(name, app),
             "host": database_host(topology),
@@ -325,16 +398,31 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
-def plan(apps: Apps, topology: Topology, host: str, proxy: str = "nginx", http3: bool = False) -> Row:
-    """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`."""
+def plan(
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    proxy: str = "nginx",
+    http3: bool = False,
+    pooler: int = PGBOUNCER_PORT,
+    redis: Apps | None = None,
+) -> Row:
+    """Each role's input on `host`, under the names the roles give it; what the apps themselves need is `app_list`.
+
+    `pooler` is the port of PgBouncer on the database host, `redis` the instances that the inventory names.
+    """
     sites = _sites(apps, topology, host)
     certificates = _certificates(sites)
-    postgresql = _postgresql(apps, topology, host)
-    listens = _listens(apps, topology, host, postgresql, proxy, http3)
+    inputs = {
+        **_postgresql(apps, topology, host),
+        **_pgbouncer(apps, topology, host),
+        **_redis(apps, redis or {}, topology, host),
+    }
+    listens = _listens(apps, topology, host, inputs, proxy, http3, pooler)
     return {
         "nginx_sites": sites,
         "certbot_certificates": certificates,
-        **postgresql,
+        **inputs,
         "listens": listens,
         "hardening_contributed_firewall_rules": _firewall(listens),
         "backup_paths": _backup_paths(apps, topology, host, certificates),
@@ -353,8 +441,35 @@ def _uses_socket(app: Mapping[str, Any], topology: Topology, host: str) -> bool:
     return app.get("database") is not None and database_host(topology) == host
 
 
+def _database_urls(
+    app: Mapping[str, Any], topology: Topology, host: str, role: str, password: str, pooler: int
+) -> dict[str, str]:
+    """Where an app finds its database. What needs a session of its own goes past the pooler, by the second URL."""
+
+    name = app["database"].get("in") or role
+
+    def url(port: int) -> str:
+        where = f"{socket_address(topology.path(host, database_host(topology)), port)}/{name}"
+        if app["type"] in IMAGE_TYPES and _uses_socket(app, topology, host):
+            where = f"/{name}?host={POSTGRESQL_SOCKETS}" + (f"&port={port}" if port != POSTGRESQL_PORT else "")
+        return f"postgresql://{quote(role)}:{quote(password, safe='')}@{where}"
+
+    if not app["database"].get("pool"):
+        return {"DATABASE_URL": url(POSTGRESQL_PORT)}
+    own = app.get("env") or {}
+    # Whoever writes the one URL by hand means it for all that the app does.
+    direct = {"DIRECT_DATABASE_URL": url(POSTGRESQL_PORT)} if "DATABASE_URL" not in own else {}
+    return {"DATABASE_URL": url(pooler), **direct}
+
+
 def _environment(
-    name: str, app: Mapping[str, Any], topology: Topology, host: str, passwords: Mapping[str, str] | None
+    name: str,
+    app: Mapping[str, Any],
+    topology: Topology,
+    host: str,
+    passwords: Mapping[str, str] | None,
+    pooler: int,
+    redis: Apps,
 ) -> dict[str, str]:
     container = app["type"] in IMAGE_TYPES
     environment = {
@@ -372,11 +487,9 @@ def _environment(
                 raise PlanError(f"the password of database role {role} was not read before app {name} was planned")
             password = passwords[role]
         if password:
-            address = socket_address(topology.path(host, database_host(topology)), POSTGRESQL_PORT)
-            where = f"{address}/{database.get('in') or role}"
-            if container and _uses_socket(app, topology, host):
-                where = f"/{database.get('in') or role}?host={POSTGRESQL_SOCKETS}"
-            environment["DATABASE_URL"] = f"postgresql://{quote(role)}:{quote(str(password), safe='')}@{where}"
+            environment.update(_database_urls(app, topology, host, role, str(password), pooler))
+    if passwords is not None:
+        environment.update(_redis_urls(name, app, redis, topology, host, passwords))
     environment.update((key, text(value)) for key, value in (app.get("env") or {}).items())
     return environment
 
@@ -472,7 +585,13 @@ def _health(health: str | Mapping[str, Any] | None) -> Row:
 
 
 def plan_apps(
-    apps: Apps, topology: Topology, host: str, passwords: Mapping[str, str] | None = None, only: str = ""
+    apps: Apps,
+    topology: Topology,
+    host: str,
+    passwords: Mapping[str, str] | None = None,
+    only: str = "",
+    pooler: int = PGBOUNCER_PORT,
+    redis: Apps | None = None,
 ) -> list[Row]:
     """The apps to deploy on `host`: those with a process on app hosts, static ones on the proxies, which serve them.
 
@@ -504,7 +623,7 @@ def plan_apps(
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),
                     **_switched(name, app),
-                    "env": _environment(name, app, topology, host, passwords),
+                    "env": _environment(name, app, topology, host, passwords, pooler, redis or {}),
                 }
             )
     return rows

@@ -127,6 +127,9 @@ def sysctl(settings: Mapping[Any, Any], path: Path) -> Iterator[Problem]:
 
 
 CHECKS: dict[str, Values] = {
+    "pgbouncer_port": one(port),
+    "pgbouncer_max_client_conn": one(between(10, 50000, "connections")),
+    "pgbouncer_reserve_pool_size": one(between(0, 100, "connections")),
     "hardening_ssh_port": one(port),
     "hardening_ssh_sources": each(network),
     # Sooner, a slow droplet takes back what was right; later, nobody waits for it to let them in again.

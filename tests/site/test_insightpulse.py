@@ -255,6 +255,6 @@ all="superset@$colour superset.worker@$colour superset.beat@$colour"
 states() { systemctl is-active $all | sort --unique; }
 all_are() { for _ in $(seq 60); do [ "$(states)" != $1 ] || return 0; sleep 0.5; done; }
 systemctl stop superset@$colour; all_are inactive; systemctl is-active $all || true
-systemctl start superset@$colour; all_are active; systemctl is-active $all redis-server
+systemctl start superset@$colour; all_are active; systemctl is-active $all redis-server@queue
 """
     assert pulse.ssh(script, host="ocr1").split() == ["inactive"] * 3 + ["active"] * 4

@@ -426,6 +426,13 @@ def test_a_container_of_a_colour_is_made_by_compose_and_run_in_the_foreground(fa
     assert calls(fake)[-1] == ["compose", "-p", "board", "-f", file, *options, "alembic", "upgrade", "a head"]
 
 
+def test_a_migration_of_a_compose_file_goes_past_the_pooler(fake: Path) -> None:
+    env = {"DATABASE_URL": "postgresql://o:p@/o?port=6432", "DIRECT_DATABASE_URL": "postgresql://o:p@/o"}
+    files = app_stack_build.scripts(spec(migrate="alembic upgrade head", hooks={"after_start": "./warm"}), A, "/x", env)
+    assert "export DATABASE_URL=postgresql://o:p@/o\n" in files["migrate"] and "-T -e DATABASE_URL " in files["migrate"]
+    assert "DATABASE_URL" not in files["hook.after_start"] + files["container"]
+
+
 def test_an_engine_that_starts_anew_finds_the_same_container_attached_to(fake: Path) -> None:
     (fake / "running").write_text("c0ffee")
     script = fake / "script"

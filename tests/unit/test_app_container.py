@@ -103,6 +103,16 @@ def test_a_container_is_published_where_its_colour_listens_and_has_no_rights(fak
     assert run[-2:] == ["--publish=127.0.0.1:20010:8000", f"r.test:5000/ocr@sha256:{OLD}"]
 
 
+@pytest.mark.parametrize(("script", "past"), [("migrate", True), ("hook.before_start", False)])
+def test_a_migration_goes_past_the_pooler_and_shows_nobody_its_url(fake: Path, script: str, past: bool) -> None:
+    app = spec(hooks={"before_start": "./warm"})
+    env = {"DATABASE_URL": "postgresql://o:p@/o?port=6432", "DIRECT_DATABASE_URL": "postgresql://o:p@/o"}
+    *_before, run = start(app, fake, env=env, script=script)
+    assert ("--env=DATABASE_URL" in run) is past and not [word for word in run if "o:p" in word]
+    text = app_container.scripts(app, A, OLD, "/x", env)[script]
+    assert ("export DATABASE_URL=postgresql://o:p@/o\n" in text) is past
+
+
 def test_a_container_without_a_port_publishes_none(fake: Path) -> None:
     *_before, run = start(spec(container_port=None), fake, "green", "127.0.0.1:20011")
     assert not [word for word in run if "publish" in word]

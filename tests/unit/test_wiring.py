@@ -120,6 +120,15 @@ def test_what_is_at_a_path_is_reported_there_and_its_domain_looked_after_once(tm
     assert evaluate(upgrade["maintenance_sites"]) == ["malar.in", "far.in"]
 
 
+def test_a_pool_brings_pgbouncer_its_way_to_look_up_logins_and_its_port(tmp_path: Path) -> None:
+    pool = {"database": "reports", "role": "reports", "size": 5}
+    database = Wired(tmp_path, "db1", pgbouncer_export_hba_lines=["local all pgbouncer peer"])
+    assert database["shipshape_has"]["pgbouncer"] is False and database["postgresql_hba_lines"] == []
+    database.variables["shipshape_own"] = {"pgbouncer_pools": [pool], "postgresql_hba_lines": ["local all me peer"]}
+    assert database["shipshape_has"]["pgbouncer"] is True and database["pgbouncer_pools"] == [pool]
+    assert database["postgresql_hba_lines"] == ["local all pgbouncer peer", "local all me peer"]
+
+
 def test_only_a_proxy_bans_for_the_proxy(tmp_path: Path) -> None:
     jails = Wired(tmp_path, "web1")["hardening_contributed_jails"]
     assert [jail["name"] for jail in jails] == ["nginx-http-auth", "nginx-limit-req", "nginx-probes"]

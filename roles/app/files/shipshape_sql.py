@@ -189,7 +189,8 @@ def down(database: Database, folder: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     try:
-        database = Database(os.environ.get("DATABASE_URL", ""))
+        # Where there is a pooler, this URL leads past it: a migration may hold a lock of its session.
+        database = Database(os.environ.get("DIRECT_DATABASE_URL") or os.environ.get("DATABASE_URL", ""))
         if arguments[:1] == ["up"] and len(arguments) == 3:
             up(database, Path(arguments[1]), arguments[2])
         elif arguments[:1] == ["down"] and len(arguments) == 2:

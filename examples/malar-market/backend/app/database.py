@@ -27,7 +27,8 @@ engine = create_engine(
     pool_size=settings.pool_size,
     max_overflow=settings.max_overflow,
     pool_pre_ping=True,
-    connect_args={"connect_timeout": 3},
+    # By way of a pooler in transaction mode, what one connection has prepared the next one does not know.
+    connect_args={"connect_timeout": 3, "prepare_threshold": None},
 )
 
 
