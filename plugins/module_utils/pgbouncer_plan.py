@@ -54,6 +54,11 @@ def label(pool: Mapping[str, Any]) -> str:
     return str(pool.get("name") or pool["database"])
 
 
+def entry(pool: Mapping[str, Any]) -> str:
+    """The database that clients ask for: an app in another's database has a pool of its own there."""
+    return str(pool.get("entry") or pool["database"])
+
+
 def total(pools: Sequence[Mapping[str, Any]], reserve: int) -> int:
     """The most connections to the server that the pools may ever have."""
     return sum(int(pool["size"]) + int(reserve) for pool in pools) + (LOOKUPS if pools else 0)
@@ -78,13 +83,17 @@ def problems(pools: Sequence[Mapping[str, Any]], databases: Sequence[str]) -> Li
     for number, pool in enumerate(pools):
         where = f"pgbouncer_pools[{number}]"
         name = pool["database"]
-        if name == ROLE:
+        asked = entry(pool)
+        if ROLE in (name, asked):
             found.append(f"{where}: database 'pgbouncer' is PgBouncer's own console; give the database another name")
         elif name not in databases:
             found.append(f"{where}: database '{name}' is not on the server; it has: {', '.join(sorted(databases))}")
-        if name in seen:
-            found.append(f"{where}: database '{name}' has a pool already; PgBouncer knows one for each")
-        seen.add(name)
+        if asked in seen:
+            found.append(
+                f"{where}: database '{asked}' has a pool already, and PgBouncer knows one for each; give a second one "
+                "an `entry` of its own"
+            )
+        seen.add(asked)
         if int(pool["size"]) < 1:
             found.append(f"{where}: size is {pool['size']}; a pool has one connection at least")
     return found

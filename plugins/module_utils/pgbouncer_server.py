@@ -8,7 +8,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file
-from ansible_collections.shipshape.droplet.plugins.module_utils.pgbouncer_plan import ROLE, label
+from ansible_collections.shipshape.droplet.plugins.module_utils.pgbouncer_plan import ROLE, entry, label
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import (
     SOCKET_DIRECTORY,
     Cluster,
@@ -77,7 +77,7 @@ def password_of(pool: Mapping[str, Any], directory: str) -> Optional[str]:
 
 def log_in(pool: Mapping[str, Any], port: int, password: str) -> str:
     """Log in as the app does, and ask something. Nothing, or why that is refused."""
-    target = f"{conninfo(pool['database'])} host={LOOPBACK} port={port} user='{pool['role']}'"
+    target = f"{conninfo(entry(pool))} host={LOOPBACK} port={port} user='{pool['role']}'"
     done = psql(["-d", target, "-c", "SELECT current_user || ' ' || current_database()"], {"PGPASSWORD": password})
     if done.returncode != 0:
         return done.stderr.strip()

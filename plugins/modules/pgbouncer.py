@@ -27,6 +27,7 @@ options:
     suboptions:
       name: {description: What messages call it., type: str}
       database: {description: Name of the database., type: str, required: true}
+      entry: {description: "What clients call it; by default the database's name.", type: str}
       role: {description: Role that logs in., type: str, required: true}
       size: {description: Connections to the server., type: int, required: true}
       password: {description: Its password. Left out it is read from O(secrets_directory)., type: str}
@@ -98,6 +99,7 @@ def pool_options() -> Dict[str, Any]:
         options=dict(
             name=dict(type="str"),
             database=dict(type="str", required=True),
+            entry=dict(type="str"),
             role=dict(type="str", required=True),
             size=dict(type="int", required=True),
             password=dict(type="str", no_log=True),
@@ -121,18 +123,19 @@ def ask(module: AnsibleModule, server: pgbouncer_server.Server) -> Optional[Dict
 def plan(module: AnsibleModule, server: pgbouncer_server.Server, state: Optional[Dict[str, Any]]) -> List[Any]:
     """The statements that give PgBouncer its rights; fails when something stands against them."""
     pools = module.params["pools"]
+    databases = dict.fromkeys(pool["database"] for pool in pools)
     if state is None:
         whole: List[Any] = planning.plan_role(None)
-        return whole + [action for pool in pools for action in planning.plan_database(pool["database"], None)]
+        return whole + [action for name in databases for action in planning.plan_database(name, None)]
     wrong = [] if module.check_mode else planning.problems(pools, state["databases"])
     wrong += [why for why in [planning.shortage(pools, module.params["reserve"], state["connections"])] if why]
     actions: List[Any] = planning.plan_role(state["role"])
-    for pool in pools:
+    for name in databases:
         inside = None
-        if pool["database"] in state["databases"]:
-            inside = server.query(planning.DATABASE_STATE, pool["database"])
-            wrong += [why for why in [planning.schema_problem(pool["database"], inside)] if why]
-        actions += planning.plan_database(pool["database"], inside)
+        if name in state["databases"]:
+            inside = server.query(planning.DATABASE_STATE, name)
+            wrong += [why for why in [planning.schema_problem(name, inside)] if why]
+        actions += planning.plan_database(name, inside)
     wrong += unknown_settings(module)
     if wrong:
         module.fail_json(msg="\n".join(wrong))

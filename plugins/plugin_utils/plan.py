@@ -263,9 +263,12 @@ def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
     for name, app in _with_database(apps).items():
         if not app["database"].get("pool") or host != database_host(topology):
             continue
-        database = _database(name, app)
+        role, shared = _database(name, app), app["database"].get("in")
         sources = [topology.path(host, server) for server in topology.app]
-        pool: Row = {"name": name, "database": database, "role": database, "size": int(app["database"]["pool"])}
+        pool: Row = {"name": name, "database": shared or role, "role": role, "size": int(app["database"]["pool"])}
+        if shared:
+            # A pool is known by its database: the second one in the same has a name of its own.
+            pool["entry"] = role
         pool["addresses"] = [host_network(address) for address in sources if address != LOOPBACK]
         if password := app["database"].get("password"):
             pool["password"] = password
@@ -446,9 +449,10 @@ def _database_urls(
 ) -> dict[str, str]:
     """Where an app finds its database. What needs a session of its own goes past the pooler, by the second URL."""
 
-    name = app["database"].get("in") or role
+    database = app["database"].get("in") or role
 
     def url(port: int) -> str:
+        name = role if port == pooler else database
         where = f"{socket_address(topology.path(host, database_host(topology)), port)}/{name}"
         if app["type"] in IMAGE_TYPES and _uses_socket(app, topology, host):
             where = f"/{name}?host={POSTGRESQL_SOCKETS}" + (f"&port={port}" if port != POSTGRESQL_PORT else "")

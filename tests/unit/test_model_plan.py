@@ -591,6 +591,23 @@ def test_an_app_with_a_pool_comes_by_way_of_pgbouncer_and_migrates_past_it() -> 
     assert mine["DATABASE_URL"] == "postgresql+asyncpg://u:p@h/d" and "DIRECT_DATABASE_URL" not in mine
 
 
+def test_an_app_in_the_database_of_another_has_a_pool_of_its_own_there() -> None:
+    apps = {"malar-api": POOLED, "desk": {**API, "domains": [], "database": {"in": "malar_api", "pool": 5}}}
+    owner, guest = plan(apps, ONE, "web1")["pgbouncer_pools"]
+    assert "entry" not in owner and owner["database"] == "malar_api"
+    assert guest == {
+        "name": "desk",
+        "database": "malar_api",
+        "entry": "desk",
+        "role": "desk",
+        "size": 5,
+        "addresses": [],
+    }
+    (row,) = [row for row in plan_apps(apps, ONE, "web1", PASSWORDS | {"desk": "x"}) if row["name"] == "desk"]
+    assert row["env"]["DATABASE_URL"] == "postgresql://desk:x@127.0.0.1:6432/desk"
+    assert row["env"]["DIRECT_DATABASE_URL"] == "postgresql://desk:x@127.0.0.1:5432/malar_api"
+
+
 def test_a_container_finds_the_pooler_by_the_socket_too() -> None:
     container = {"type": "container", "image": "r.in/ocr:1", "database": {"pool": 5, "password": "x"}}
     (row,) = plan_apps({"ocr": container}, ONE, "web1", {})
