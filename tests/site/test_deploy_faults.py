@@ -116,13 +116,13 @@ LOCKED = "grep -q ' /srv/{app}/.lock$' <(ls -l /proc/[0-9]*/fd 2>/dev/null)"
 LED = '[ "$(ls /var/lib/shipshape/live | grep ^{app}.green)" != "{flag}" ]'
 #: (when it is killed, at which task, so many seconds after what)
 MOMENTS = {
-    "builds": ("Deploy | Build", 0.2, LOCKED),
+    "builds": ("Deploy | Build the release", 0.2, LOCKED),
     "migrates": ("Deploy | Migrate", 0.2, LOCKED),
-    "starts": ("Deploy | Start", 0.4, LOCKED),
+    "starts": ("Deploy | Start the release", 0.4, LOCKED),
     "is about to switch": ("Deploy | Run what comes before the switch", 0.2, LOCKED),
     "switches": ("Deploy | Lead the proxies to", 0.0, LED),
     "watches": ("Deploy | Lead the proxies to", 1.0, LED),
-    "ends": ("Deploy | End", 0.2, LOCKED),
+    "ends": ("Deploy | End the release", 0.2, LOCKED),
 }
 #: A site has nothing to migrate or to start, and no proxy is led anywhere for it.
 OF_A_SITE = ("builds", "is about to switch", "ends")
