@@ -75,6 +75,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    file_entry,
     file_set,
     pgbouncer_server,
     secret_file,
@@ -171,7 +172,7 @@ def bring_into_force(module: AnsibleModule, acted: bool) -> List[str]:
     return actions
 
 
-def fingerprint(module: AnsibleModule, entries: List[file_set.Entry], state: Dict[str, Any]) -> str:
+def fingerprint(module: AnsibleModule, entries: List[file_entry.Entry], state: Dict[str, Any]) -> str:
     """All that a login depends on."""
     pools = [[pool["database"], pool["role"], state["verifiers"].get(pool["role"])] for pool in module.params["pools"]]
     texts = [entry.data.decode("utf-8") for entry in entries if entry.data is not None]

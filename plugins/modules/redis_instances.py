@@ -69,7 +69,13 @@ import subprocess
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, redis_server, secret_file, umask
+from ansible_collections.shipshape.droplet.plugins.module_utils import (
+    file_entry,
+    file_set,
+    redis_server,
+    secret_file,
+    umask,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils import redis_plan as planning
 
 PASSWORD_LENGTH = 32
@@ -109,29 +115,29 @@ def installed_version(module: AnsibleModule) -> Tuple[int, int]:
     return version
 
 
-def lists_of_users(module: AnsibleModule, passwords: Dict[str, str]) -> Dict[str, file_set.Entry]:
+def lists_of_users(module: AnsibleModule, passwords: Dict[str, str]) -> Dict[str, file_entry.Entry]:
     """Each instance's list of users, as one more file."""
     version = installed_version(module)
     entries = {}
     for each in module.params["instances"]:
         path = "/etc/redis/redis-{}.acl".format(each["name"])
-        spec = dict(file_set.PLAIN, path=path, group="redis", mode="0640", secret=True)
-        entries[each["name"]] = file_set.Entry(module, spec, planning.acl(each["users"], passwords, version))
+        spec = dict(file_entry.PLAIN, path=path, group="redis", mode="0640", secret=True)
+        entries[each["name"]] = file_entry.Entry(module, spec, planning.acl(each["users"], passwords, version))
     return entries
 
 
-def left_over(module: AnsibleModule) -> Tuple[List[file_set.Entry], List[Dict[str, Any]]]:
+def left_over(module: AnsibleModule) -> Tuple[List[file_entry.Entry], List[Dict[str, Any]]]:
     """What there is of instances that are not listed any more: files to remove, units to stop. Their data stays."""
     entries, units = [], []
     listed = {each["name"] for each in module.params["instances"]}
     for path in sorted(glob.glob("/etc/redis/redis-*.conf")):
         match = re.match(r"redis-(.+)\.conf$", os.path.basename(path))
         name = match.group(1) if match else ""
-        if not name or name in listed or not file_set.Found(path).data.startswith(file_set.OUR_MARK):
+        if not name or name in listed or not file_entry.Found(path).data.startswith(file_entry.OUR_MARK):
             continue
         units.append(unit(unit_of(name), state="stopped", enabled=False, optional=True))
         paths = [path, path[: -len(".conf")] + ".acl", f"/etc/systemd/system/{unit_of(name)}.d"]
-        entries += [file_set.Entry(module, dict(file_set.PLAIN, state="absent", path=each), None) for each in paths]
+        entries += [file_entry.Entry(module, dict(file_entry.PLAIN, state="absent", path=each), None) for each in paths]
     return entries, units
 
 
