@@ -28,7 +28,7 @@ def state(version: str) -> Dict[str, Any]:
     if not cluster.installed:
         return dict(error=f"PostgreSQL {version} is not installed")
     try:
-        found: Dict[str, Any] = cluster.query(STATE)
+        found: Dict[str, Any] = cluster.query("RESET ALL;" + STATE)  # a session of ours has settings of its own
     except ServerError as error:
         return dict(error=str(error))
     found.update(error="", path=f"{cluster.configuration}/conf.d/shipshape.conf")

@@ -105,8 +105,9 @@ def known(table: str, database: str) -> str:
     if found:
         return str(found[0]["name"])
     names: List[str] = [row["name"] for row in rows(questions.TABLES, database)]
-    plain = [name.rpartition(".")[2] for name in names]
-    close = [names[plain.index(one)] for one in difflib.get_close_matches(table.rpartition(".")[2], plain, n=3)]
+    plain = {name.rpartition(".")[2] for name in names}
+    alike = difflib.get_close_matches(table.rpartition(".")[2], plain, n=3)
+    close = [name for name in names if name.rpartition(".")[2] in alike]
     raise Failure(
         f"database {database} has no table {table}" + (f"; did you mean {' or '.join(close)}?" if close else "")
     )
