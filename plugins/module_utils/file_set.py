@@ -155,6 +155,12 @@ def due_units(module: AnsibleModule, entries: List[Entry], owed: List[str]) -> L
     return [dict(name=unit, state=verb + "ed", enabled=None, masked=None, optional=False) for verb, unit in due]
 
 
+def rereads(entries: List[Entry], owed: List[str]) -> bool:
+    """Whether systemd is to read its files again: a folder of drop-ins that is new it does not see by itself."""
+    concerned = [entry for entry in entries if entry.path.startswith(UNITS + "/")]
+    return any(entry.changed or "restart {}".format(entry.spec["restart"]) in owed for entry in concerned)
+
+
 def lacking(module: AnsibleModule, expectation: Dict[str, Any]) -> str:
     """What a command does not say of what was declared, or nothing."""
     code, out, err = module.run_command(shlex.split(expectation["command"]))
@@ -212,7 +218,7 @@ def converge(module: AnsibleModule, entries: List[Entry]) -> Dict[str, Any]:
         owed_actions.remember(debts)
     # Units may still run whose file is gone, or goes now.
     actions = systemd_units.end(module, [name for name in map(unit_of, entries) if name.endswith(ENDING)])
-    actions += systemd_units.converge(module, due + module.params["units"])
+    actions += systemd_units.converge(module, due + module.params["units"], rereads(entries, owed))
     repairs = repair(module, module.params["effective"])
     actions += [action for action in repairs if action not in actions]
     if not module.check_mode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_plan import (
@@ -13,6 +14,8 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_plan 
 
 #: Its role and its schema in each database. No role has its password, because it has none.
 ROLE = SCHEMA = "pgbouncer"
+#: What its configuration takes for the name of a database.
+NAME = re.compile(r"[A-Za-z0-9_.-]+$")
 #: Connections for looking up verifiers (max_user_connections of that role).
 LOOKUPS = 3
 #: Whom a database lets in by password. Superusers and roles that may not connect here are as unknown as any stranger.
@@ -86,6 +89,8 @@ def problems(pools: Sequence[Mapping[str, Any]], databases: Sequence[str]) -> Li
         asked = entry(pool)
         if ROLE in (name, asked):
             found.append(f"{where}: database 'pgbouncer' is PgBouncer's own console; give the database another name")
+        elif not NAME.match(name) or not NAME.match(asked):
+            found.append(f"{where}: database '{asked}'; PgBouncer takes letters, digits, dots, hyphens and underscores")
         elif name not in databases:
             found.append(f"{where}: database '{name}' is not on the server; it has: {', '.join(sorted(databases))}")
         if asked in seen:

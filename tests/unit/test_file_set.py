@@ -194,3 +194,21 @@ def test_in_a_directory_of_others_only_what_begins_as_ours_does_is_removed(place
     assert [entry.path for entry in found] == [str(places / "shop.worker@blue.service")]
     everything = file_set.expand_purge(Module(), [{**purge, "begins": None}], [])
     assert len(everything) == 2
+
+
+def test_systemd_reads_a_new_drop_in_although_it_says_that_it_need_not(places: Path) -> None:
+    (places / "shop.service.d").mkdir()
+    path = str(places / "shop.service.d" / "ours.conf")
+    spec = {**file_set.PLAIN, "path": path, "restart": "shop.service"}
+    module: Any = Module()
+    entry = file_set.Entry(module, spec, "[Service]\n")
+    file_set.converge(module, [entry])
+    assert module.ran.index("systemctl daemon-reload") < module.ran.index("systemctl restart shop.service")
+    # Of a run that was cut off in between, the next one does both.
+    again: Any = Module()
+    owed_actions.remember(["restart shop.service"])
+    file_set.converge(again, [file_set.Entry(again, spec, "[Service]\n")])
+    assert "systemctl daemon-reload" in again.ran and "systemctl restart shop.service" in again.ran
+    quiet: Any = Module()
+    file_set.converge(quiet, [file_set.Entry(quiet, spec, "[Service]\n")])
+    assert not [command for command in quiet.ran if "show" not in command]

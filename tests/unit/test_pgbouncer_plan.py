@@ -72,12 +72,14 @@ def test_nobody_else_may_own_the_schema() -> None:
 
 def test_what_stands_against_the_pools_is_said_of_each() -> None:
     pools = [{**POOLS[1]}, {**POOLS[1], "size": 0}, {**POOLS[0], "database": "pgbouncer"}, POOLS[0]]
+    pools.append({**POOLS[0], "database": "a b"})
     found = "\n".join(planning.problems(pools, ["shop", "postgres"]))
     for words in (
         "pgbouncer_pools[1]: database 'shop' has a pool already",
         "[1]: size is 0",
         "[2]: database 'pgbouncer'",
         "[3]: database 'malar_api' is not on the server; it has: postgres, shop",
+        "[4]: database 'a b'; PgBouncer takes letters",
     ):
         assert words in found
     assert planning.problems(POOLS, ["malar_api", "shop"]) == []
