@@ -1,5 +1,6 @@
 #!/bin/sh
 # Says which process PgBouncer is, and leaves somebody behind who stays connected for a while.
+export PAGER=cat
 systemctl show --property MainPID --value pgbouncer.service
 {
     echo "SELECT 1;"

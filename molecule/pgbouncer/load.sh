@@ -1,5 +1,7 @@
 #!/bin/sh
 # 500 clients at once through PgBouncer; says what pgbench says, and how many connections the server had at most.
+export PAGER=cat
+cd /
 ulimit -n 4096
 pgbench --select-only --no-vacuum --client 500 --jobs 2 --transactions 20 -h 127.0.0.1 -p 6543 -U shop shop &
 bench=$!

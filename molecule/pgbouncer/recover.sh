@@ -1,5 +1,6 @@
 #!/bin/sh
 # Does to a service what the arguments say, and waits until a login through PgBouncer works again.
+export PAGER=cat
 systemctl "$@"
 for attempt in $(seq 20); do
     sleep 0.5

@@ -1,5 +1,7 @@
 #!/bin/sh
 # What PgBouncer's own role is, may, and may not.
+export PAGER=cat
+cd /
 as_pooler() { runuser -u pgbouncer -- psql -XAt -d "$1" -c "$2" 2>&1 | grep -o -e '^[0-9]$' -e 'permission denied'; }
 runuser -u postgres -- psql -XAtc "SELECT rolpassword IS NULL, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb
   OR rolreplication FROM pg_authid WHERE rolname = 'pgbouncer'"

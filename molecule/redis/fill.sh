@@ -14,4 +14,4 @@ as desk 16003 INFO stats | grep -o 'evicted_keys:0'
 as desk 16003 DEL $(as desk 16003 KEYS 'job:*') >/dev/null
 as shop 16002 SET login:2 lasting EX 9000 >/dev/null
 fill shop 16002 login:short EX 60
-as shop 16002 GET login:2
+as shop 16002 GET login:2 | cat
