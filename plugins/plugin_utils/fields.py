@@ -156,7 +156,6 @@ WIRED = {
     "backup_paths": "backup.paths",
     "backup_keep": "backup.keep",
     "backup_schedule": "backup.schedule",
-    "backup_drill_schedule": "backup.drill",
     "backup_webhook": "backup.webhook",
     "pgbackrest_s3": "backup.s3",
     "pgbackrest_password": "backup.password",

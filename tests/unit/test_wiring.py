@@ -328,7 +328,7 @@ def test_each_wired_variable_is_an_input_of_its_role(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["backup_drill_schedule", "backup_keep", "backup_schedule", "backup_webhook", "certbot_directory",
+    ["backup_keep", "backup_schedule", "backup_webhook", "certbot_directory",
      "certbot_staging", "certbot_webroot", "nginx_acme_webroot", "postgresql_listen_addresses",
      "pgbackrest_drill_schedule", "pgbackrest_full_schedule", "pgbackrest_differential_schedule"],
 )  # fmt: skip
