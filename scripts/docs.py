@@ -44,7 +44,10 @@ is one of the benchmark for Ubuntu 22.04 in OpenSCAP's numbering; `make audit` a
 2, as the SCAP Security Guide assigns it; a setting does a part of what the recommendation asks for, not always all.
 """
 #: The order in which a site run meets them.
-ROLES = ("hardening", "docker", "postgresql", "pgbouncer", "redis", "nginx", "traefik", "certbot", "app", "backup")
+ROLES = (
+    *("hardening", "docker", "postgresql", "pgbouncer", "redis", "nginx", "traefik", "certbot", "app", "backup"),
+    "pgbackrest",
+)
 HEAD = """# Reference: the variables of every role
 
 Written by `make docs` from the argument spec of each role; a change by hand is undone, and a stale page fails the lint.

@@ -111,6 +111,10 @@ def check_globals(variables: Variables) -> Iterator[Problem]:
     keep = backup.get("keep")
     if isinstance(keep, Mapping) and not any(isinstance(n, int) and n > 0 for n in keep.values()):
         yield Problem(("backup", "keep"), "a policy that keeps no backup", "one period at least, such as {daily: 30}")
+    for key in ("full", "differential"):
+        if key in backup and "recovery_days" not in backup:
+            wanted = "`recovery_days` beside it, such as 7, which turns these copies on"
+            yield Problem(("backup", key), "a time for copies that are not made", wanted)
     store = _mapping(backup.get("s3"))
     endpoint, bucket = store.get("endpoint"), store.get("bucket")
     if isinstance(endpoint, str) and isinstance(bucket, str) and bucket:

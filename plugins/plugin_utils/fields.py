@@ -25,6 +25,7 @@ from .site_fields import filled_in
 
 ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
 ENVIRONMENT = "the environment's name in lower-case letters, digits and hyphens, such as production"
+DRILL = "how often a restore is rehearsed: weekly, monthly, quarterly or never"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
 
 
@@ -64,9 +65,13 @@ BACKUP = Table(
         "keep": Key(Table({period: _keep(period) for period in ("daily", "weekly", "monthly")}, POLICY)),
         "schedule": Key(Text('when, as cron reads it, such as "0 2 * * *"', (schedule,))),
         "paths": Key(Items(Text("a path on the droplet", (absolute_path,)), "a list of paths on the droplet")),
+        "recovery_days": Key(Number("of how many days each moment of the databases can be restored, 1 to 365", 1, 365)),
+        "full": Key(Text('when the whole database server is copied for that, such as "30 1 * * 0"', (schedule,))),
+        "drill": Key(Text(DRILL, (matches("weekly|monthly|quarterly|never", DRILL),))),
+        "differential": Key(Text('when what has changed since, such as "30 1 * * 1-6"', (schedule,))),
         "webhook": Key(Text("the https URL that hears of a failed backup", (secret_https_url,), True)),
     },
-    "s3, password, and as needed keep, schedule, paths, webhook",
+    "s3, password, and as needed keep, schedule, paths, recovery_days, full, differential, drill, webhook",
 )
 
 ADMIN = Table(
@@ -152,6 +157,14 @@ WIRED = {
     "backup_keep": "backup.keep",
     "backup_schedule": "backup.schedule",
     "backup_webhook": "backup.webhook",
+    "pgbackrest_s3": "backup.s3",
+    "pgbackrest_password": "backup.password",
+    "pgbackrest_postgresql_version": "postgresql_version",
+    "pgbackrest_recovery_days": "backup.recovery_days",
+    "pgbackrest_full_schedule": "backup.full",
+    "pgbackrest_differential_schedule": "backup.differential",
+    "pgbackrest_drill_schedule": "backup.drill",
+    "pgbackrest_webhook": "backup.webhook",
 }
 # Given on the command line, not in the inventory.
 OPERATOR_VARIABLES = frozenset(

@@ -180,3 +180,19 @@ def test_a_rollback_takes_the_database_back_when_asked_to(portun: System) -> Non
     assert run.code == 0, run.tail
     assert sql(portun, "SELECT to_regclass('gates') IS NULL") == "t"
     assert portun.fetch(f"{DATA}/health").status == 200
+
+
+def test_the_database_goes_back_to_the_moment_before_a_mistake(portun: System) -> None:
+    portun.ssh("for second in $(seq 60); do test -e /var/lib/shipshape/pgbackrest/last-success && break; sleep 1; done")
+    rows = sql(portun, "SELECT count(*) FROM visitor_records")
+    moment = sql(portun, "SELECT clock_timestamp() FROM pg_sleep(1)")
+    sql(portun, "SELECT pg_sleep(1); DROP TABLE visitor_records CASCADE")
+    too_early = portun.play("playbooks/restore.yml", "-e", "to=2001-01-01")
+    assert too_early.code != 0 and "possible is every moment from" in too_early.output, too_early.tail
+    beside = portun.play("playbooks/restore.yml", "-e", f"to='{moment}'")
+    assert beside.code == 0 and "with all that was committed up to" in beside.output, beside.tail
+    assert sql(portun, "SELECT to_regclass('visitor_records') IS NULL") == "t"
+    promoted = portun.play("playbooks/restore.yml", "-e", "promote=true")
+    assert promoted.code == 0, promoted.tail
+    assert sql(portun, "SELECT count(*) FROM visitor_records") == rows
+    assert portun.fetch(f"{DATA}/health").status == 200

@@ -80,6 +80,25 @@ def test_a_run_that_was_read_back_is_a_success_a_monitor_can_see(configure: Conf
     assert found["databases"][0]["snapshot"] == snapshot["id"][:8]
 
 
+def test_a_drill_reads_the_newest_dump_to_its_end_and_reports(configure: Configure) -> None:
+    etc = configure()
+    assert run(etc) == 0
+    assert run(etc, "drill") == 0
+    (path,) = (etc.parent / "state" / "drills").glob("*.json")
+    found = json.loads(path.read_text())
+    assert (found["status"], found["databases"][0]["name"], found["databases"][0]["bytes"] > 0) == ("ok", "shop", True)
+    assert (etc.parent / "state" / "last-drill-success").exists()
+
+
+def test_a_drill_that_cannot_read_a_dump_fails_by_its_name(configure: Configure, capsys: Any) -> None:
+    etc = configure()
+    assert run(etc) == 0
+    configure(faults={"corrupt": "yes"})
+    assert run(etc, "drill") == 1
+    assert "the newest dump of database shop cannot be read: pg_restore: error" in capsys.readouterr().err
+    assert not (etc.parent / "state" / "last-drill-success").exists()
+
+
 def test_old_backups_go_by_the_declared_numbers_after_a_whole_run_only(configure: Configure) -> None:
     etc = configure()
     assert run(etc) == 0

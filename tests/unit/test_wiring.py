@@ -35,7 +35,11 @@ all:
     where: malar.in
     postgresql_databases: [{name: reports, owner: reports}]
     postgresql_listen_addresses: [localhost, 10.8.0.1]
-    backup: {s3: {endpoint: "https://s3.test", bucket: b, access_key: a, secret_key: s}, password: p, keep: {daily: 30}}
+    backup:
+      s3: {endpoint: "https://s3.test", bucket: b, access_key: a, secret_key: s}
+      password: p
+      keep: {daily: 30}
+      recovery_days: 7
     apps:
       api:
         type: python
@@ -64,7 +68,7 @@ class Wired:
         defaults, fixed = (
             {
                 name: value
-                for role in ("nginx", "traefik")
+                for role in ("nginx", "traefik", "postgresql", "pgbackrest")
                 for name, value in self.loader.load_from_file(
                     str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True
                 ).items()
@@ -98,6 +102,16 @@ def test_what_the_user_says_under_the_roles_own_name_is_added_and_backed_up(tmp_
     assert database["postgresql_listen_addresses"] == ["localhost", "10.0.0.3", "10.8.0.1"]
     assert database["backup_databases"] == ["api", "reports"]
     assert Wired(tmp_path, "web1")["backup_databases"] == []
+
+
+def test_a_restore_to_any_moment_is_the_database_hosts_alone(tmp_path: Path) -> None:
+    own = {"postgresql_settings": {"archive_timeout": 30, "work_mem": "8MB"}}
+    given: dict[str, Any] = {"vault_that_is_nowhere": "x", "shipshape_own": own}
+    database, app = (Wired(tmp_path, host, **given) for host in ("db1", "app1"))
+    assert (database["shipshape_has"]["pgbackrest"], app["shipshape_has"]["pgbackrest"]) == (True, False)
+    assert app["postgresql_settings"] == own["postgresql_settings"]
+    settings = database["postgresql_settings"]
+    assert (settings["archive_mode"], settings["archive_timeout"], settings["work_mem"]) == ("on", 30, "8MB")
 
 
 def test_what_is_at_a_path_is_reported_there_and_its_domain_looked_after_once(tmp_path: Path) -> None:
@@ -269,8 +283,9 @@ def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_p
     empty = Wired(tmp_path, "web1")
     for name in ("apps", "acme_email", "admins", "backup"):
         del empty.variables[name]
-    # These two are undefined, so that a backup that was not asked for cannot be set up by halves.
-    names = [name for name in INPUTS if name not in {"backup_s3", "backup_password"}]
+    # These are undefined, so that a backup that was not asked for cannot be set up by halves.
+    asked_for = {"backup_s3", "backup_password", "pgbackrest_s3", "pgbackrest_password", "pgbackrest_recovery_days"}
+    names = [name for name in INPUTS if name not in asked_for]
     assert {name: empty[name] for name in names}["nginx_sites"] == []
 
 
@@ -313,8 +328,9 @@ def test_each_wired_variable_is_an_input_of_its_role(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["backup_keep", "backup_schedule", "backup_webhook", "certbot_directory", "certbot_staging", "certbot_webroot",
-     "nginx_acme_webroot", "postgresql_listen_addresses"],
+    ["backup_keep", "backup_schedule", "backup_webhook", "certbot_directory",
+     "certbot_staging", "certbot_webroot", "nginx_acme_webroot", "postgresql_listen_addresses",
+     "pgbackrest_drill_schedule", "pgbackrest_full_schedule", "pgbackrest_differential_schedule"],
 )  # fmt: skip
 def test_the_wirings_defaults_are_the_roles_defaults(name: str, tmp_path: Path) -> None:
     defaults = yaml.safe_load((ROLES[name.split("_")[0]].parents[1] / "defaults" / "main.yml").read_text())

@@ -1,4 +1,4 @@
-"""The command line: run, list, restore-database, restore-files, check, open, unlock."""
+"""The command line: run, list, restore-database, restore-files, drill, check, open, unlock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from shipshape_backup.drill import drill
 from shipshape_backup.restore import restore_database, restore_files, verified, what
 from shipshape_backup.run import run
 from shipshape_backup.store import Busy, Failure, Restic, Settings
@@ -44,6 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--if-changed", action="store_true", help="only when the configuration is another than last time"
     )
+    commands.add_parser("drill", help="rehearse: read the newest backups to their end, compare the files, report")
     commands.add_parser("unlock", help="remove locks of other processes from the repository")
     return parser.parse_args(arguments)
 
@@ -75,6 +77,8 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
     restic = Restic(settings)
     if options.command == "run":
         return run(settings, options.scheduled)
+    if options.command == "drill":
+        return drill(settings)
     if options.command == "list":
         show_list(restic, options.json)
     elif options.command == "restore-database":

@@ -148,7 +148,7 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     if report["failures"]:
         for failure in report["failures"]:
             print(f"shipshape-backup: {failure}", file=sys.stderr)
-        cry(settings, report["failures"])
+        tell_of(settings, f"Backup of {settings.host} failed:", report["failures"])
         return 1
     write(settings.state / "last-success", report["finished"] + "\n")
     for database in report["databases"]:
@@ -160,10 +160,10 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     return 0
 
 
-def cry(settings: Settings, failures: list[str]) -> None:
+def tell_of(settings: Settings, headline: str, failures: list[str]) -> None:
     if not settings.webhook:
         return
     try:
-        tell(settings.webhook, settings.scrub(points(f"Backup of {settings.host} failed:", failures)))
+        tell(settings.webhook, settings.scrub(points(headline, failures)))
     except NotTold as error:
         print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)

@@ -1,0 +1,129 @@
+"""A rehearsal: the newest backups read to their end, the files compared with those that live, nothing of it kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from shipshape_backup.make import list_files
+from shipshape_backup.postgres import as_postgres, file_of, tag_of
+from shipshape_backup.restore import choose, verified
+from shipshape_backup.run import lock, tell_of, watch, write
+from shipshape_backup.store import CHUNK, FILES, Failure, Restic, Settings, end, moment, now, text_of
+
+NAMED = 10  # files that are not what they should be; there is no use in a thousand of them
+
+
+def digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
+    """All files of the newest backup, fetched and compared with those that have not changed since."""
+    started = time.monotonic()
+    snapshot = choose(verified(restic, FILES), "latest", "files")
+    files = list_files(restic, snapshot["id"])
+    size, free = sum(node.get("size", 0) for node in files), shutil.disk_usage(directory.parent).free
+    if free < size * 1.1:
+        raise Failure(f"{directory.parent} has {free >> 20} MB left, and the files of the backup take {size >> 20} MB")
+    shutil.rmtree(directory, ignore_errors=True)  # of a drill that was killed
+    directory.mkdir(mode=0o700)
+    wrong, same, changed = [], 0, 0
+    try:
+        restic.call("restore", snapshot["id"], "--target", str(directory))
+        for node in files:
+            live, restored = Path(node["path"]), directory / str(node["path"]).lstrip("/")
+            if not restored.is_file():
+                wrong.append(f"{live} is in the backup and was not restored")
+            elif not live.is_file() or abs(live.stat().st_mtime - moment(node["mtime"]).timestamp()) > 0.01:
+                changed += 1
+            elif digest(live) != digest(restored):
+                wrong.append(f"{live} has not changed since it was backed up, and what was restored is not the same")
+            else:
+                same += 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    if wrong:
+        raise Failure("; ".join([*wrong[:NAMED], *([f"and {len(wrong) - NAMED} more"] if len(wrong) > NAMED else [])]))
+    return {
+        "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19], "files": len(files), "same": same,
+        "changed_since": changed, "bytes": size, "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
+def rehearse_database(restic: Restic, name: str) -> dict[str, Any]:
+    """The newest dump, unpacked by pg_restore to its last byte without any server."""
+    started = time.monotonic()
+    snapshot = choose(verified(restic, tag_of(name)), "latest", f"database {name}")
+    size = 0
+    with tempfile.TemporaryFile() as err:
+        command = ["pg_restore", "--exit-on-error", "--file=/dev/null"]
+        process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
+        assert process.stdin
+        try:
+            for chunk in restic.read(snapshot["id"], "/" + file_of(name)):
+                size += len(chunk)
+                process.stdin.write(chunk)
+            process.stdin.close()
+            process.wait()
+        except BrokenPipeError:
+            process.wait()  # it says why below
+        finally:
+            end(process)
+        if process.returncode != 0:
+            raise Failure(f"the newest dump of database {name} cannot be read: {text_of(err).strip()[-500:]}")
+    return {
+        "name": name, "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19], "bytes": size,
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
+def drill(settings: Settings) -> int:
+    with lock(settings):
+        started = time.monotonic()
+        report: dict[str, Any] = {
+            "status": "failed", "host": settings.host, "started": now().isoformat(), "databases": [], "files": None,
+            "failures": [],
+        }  # fmt: skip
+        restic = Restic(settings)
+        try:
+            watch(settings.timeout_minutes)
+            for name in settings.databases:
+                report["databases"].append(rehearse_database(restic, name))
+            if settings.paths:
+                report["files"] = rehearse_files(restic, settings.state / "drill")
+        except Failure as failure:
+            report["failures"].append(settings.scrub(str(failure)))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        report["status"] = "failed" if report["failures"] else "ok"
+        report["seconds"] = round(time.monotonic() - started)
+        directory = settings.state / "drills"
+        directory.mkdir(exist_ok=True)
+        os.chmod(directory, 0o755)
+        write(directory / f"{now():%Y-%m-%dT%H%M%S}.json", json.dumps(report, indent=2) + "\n")
+        if report["failures"]:
+            for text in report["failures"]:
+                print(f"shipshape-backup: {text}", file=sys.stderr)
+            tell_of(settings, f"The restore drill of {settings.host} failed:", report["failures"])
+            return 1
+        write(settings.state / "last-drill-success", now().isoformat() + "\n")
+        for database in report["databases"]:
+            print("database {name} of {taken}: {bytes} bytes, readable to the end, in {seconds} s".format(**database))
+        if report["files"]:
+            print("files of {taken}: {files} restored, {same} of them the same as those that live, "
+                  "{changed_since} changed since, in {seconds} s".format(**report["files"]))  # fmt: skip
+        return 0

@@ -1,0 +1,95 @@
+"""Whether the write-ahead log gets away: told before it is needed, not after."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from shipshape_pgbackrest.run import cry
+from shipshape_pgbackrest.tool import Settings, from_epoch, now, read_json, said, write
+
+REMIND = 6 * 3600
+LOG = Path("/var/log/pgbackrest/main-archive-push-async.log")
+DROPPED = b"dropped WAL file"
+
+
+def oldest_waiting(settings: Settings) -> tuple[int, Optional[float]]:
+    """How many segments PostgreSQL wants archived, and since when the first of them waits."""
+    waiting: list[float] = []
+    with os.scandir(settings.data / "pg_wal" / "archive_status") as entries:
+        for entry in entries:
+            if entry.name.endswith(".ready"):
+                try:
+                    waiting.append(entry.stat().st_mtime)
+                except FileNotFoundError:  # archived meanwhile
+                    continue
+    return len(waiting), min(waiting, default=None)
+
+
+def dropped_since(log: Path, seen: dict[str, Any]) -> bool:
+    """Whether pgBackRest has thrown log away since the last look, as its log says."""
+    try:
+        status = log.stat()
+    except FileNotFoundError:
+        return False
+    known = seen.get(str(log), {})
+    start = known.get("offset", 0) if known.get("inode") == status.st_ino else 0
+    start = start if start <= status.st_size else 0
+    with log.open("rb") as stream:
+        stream.seek(start)
+        found = sum(DROPPED in line for line in stream) > 0  # to its end, which `any` would not read to
+        seen[str(log)] = {"inode": status.st_ino, "offset": stream.tell()}
+    return found
+
+
+def close_the_gap(settings: Settings) -> None:
+    """After a backup: what was thrown away before it is not missed any more."""
+    state = settings.state / "watch.json"
+    known = read_json(state)
+    dropped_since(LOG, known.setdefault("logs", {}))
+    write(state, json.dumps(known) + "\n")
+    (settings.state / "gap").unlink(missing_ok=True)
+
+
+def archived_until(settings: Settings) -> datetime.datetime:
+    """What no segment waits for has been archived, but for the one being written, which is closed after a while."""
+    _count, since = oldest_waiting(settings)
+    moment = time.time()
+    return from_epoch(min(since, moment) if since else moment - settings.archive_timeout)
+
+
+def watch(settings: Settings) -> int:
+    """Write for monitors how far the archive reaches; tell the webhook when it is behind, and when it has caught up."""
+    state = settings.state / "watch.json"
+    known = read_json(state)
+    count, since = oldest_waiting(settings)
+    moment = time.time()
+    write(settings.state / "archived-until", archived_until(settings).isoformat(timespec="seconds") + "\n")
+
+    seen = known.get("logs", {})
+    if dropped_since(LOG, seen) and not (settings.state / "gap").exists():
+        write(settings.state / "gap", now().isoformat() + "\n")
+        cry(settings, f"The archive of PostgreSQL on {settings.host} has a gap:", [
+            "the repository could not be reached for so long that the log was thrown away before it filled the disk "
+            "(pgbackrest_archive_queue). From here on no moment can be restored until the next backup: "
+            "shipshape-pgbackrest run",
+        ])  # fmt: skip
+
+    told = known.get("told", 0)
+    late = since is not None and moment - since > settings.behind_minutes * 60
+    if late and moment - told > REMIND:
+        cry(settings, f"The archive of PostgreSQL on {settings.host} is behind:", [
+            f"{count} segments of the log wait on the droplet, the first since {said(from_epoch(since or 0))}; the "
+            "database runs on. If the droplet were lost now, what was committed since then would be, too. "
+            f"Why: /var/log/postgresql/postgresql-{settings.version}-main.log and /var/log/pgbackrest/",
+        ])  # fmt: skip
+        told = moment
+    elif told and not late and not (settings.state / "gap").exists():
+        cry(settings, f"The archive of PostgreSQL on {settings.host} has caught up:", ["nothing waits any more"])
+        told = 0
+    write(state, json.dumps({"told": told, "logs": seen}) + "\n")
+    return 1 if late else 0

@@ -1,0 +1,233 @@
+"""The program around pgBackRest: which moment it restores from what, what it says, what a monitor reads."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "roles" / "pgbackrest" / "files"))
+
+import shipshape_pgbackrest.drill as drill
+import shipshape_pgbackrest.promote as promote
+import shipshape_pgbackrest.restore as restore
+import shipshape_pgbackrest.run as run
+import shipshape_pgbackrest.side as side
+import shipshape_pgbackrest.tool as tool
+import shipshape_pgbackrest.watch as watch
+
+UTC = datetime.timezone.utc
+NOON = datetime.datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> tool.Settings:
+    for name in ("state", "etc/15/main/conf.d", "data/15/main/pg_wal/archive_status"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "pgbackrest.conf").write_text("repo1-cipher-pass=pass'word 1\nrepo1-s3-key-secret=s3cret\n")
+    (tmp_path / "webhook").write_text("\n")
+    values = {
+        "host": "db-1", "repository": "s3:s3.test/b/pgbackrest/db-1", "recovery_days": 7, "archive_timeout_seconds": 60,
+        "pgbackrest_configuration": str(tmp_path / "pgbackrest.conf"), "postgresql_version": "15", "behind_minutes": 10,
+        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "state_directory": str(tmp_path / "state"),
+        "lock_file": str(tmp_path / "lock"), "clusters_directory": str(tmp_path / "data"),
+        "configurations_directory": str(tmp_path / "etc"),
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    return tool.Settings(tmp_path)
+
+
+def backup(label: str, hour: int) -> dict[str, Any]:
+    return {"label": label, "timestamp": {"stop": NOON.replace(hour=hour).timestamp()}}
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        ("2026-11-26 02:00 UTC", 2),
+        ("2026-11-26 02:00", 2),
+        ("2026-11-26T02:00:00Z", 2),
+        ("2026-11-26 02:00:00+0200", 0),
+        ("2026-11-26 02:00 +02", 0),
+        ("2026-11-26 02:00:00 +02:00", 0),
+        ("2026-11-26", 0),
+    ],
+)
+def test_a_time_is_read_as_people_write_it(text: str, hour: int) -> None:
+    assert restore.moment(text) == datetime.datetime(2026, 11, 26, hour, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "26.11.2026", "2026-13-01", ""])
+def test_what_is_no_time_is_refused_with_one_that_is(text: str) -> None:
+    with pytest.raises(tool.Failure, match="write it as '2026-01-31 02:00'"):
+        restore.moment(text)
+
+
+def test_the_last_backup_before_the_moment_is_taken() -> None:
+    backups = [backup("a", 1), backup("b", 5), backup("c", 9)]
+    chosen = [restore.choose(backups, NOON.replace(hour=hour), NOON)["label"] for hour in (2, 6, 12)]
+    assert chosen == ["a", "b", "c"]
+    assert restore.choose(backups, None, NOON)["label"] == "c"
+    # At that very second it may not have been whole yet.
+    assert restore.choose(backups, NOON.replace(hour=5), NOON)["label"] == "a"
+
+
+def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> None:
+    backups = [backup("a", 1)]
+    span = "possible is every moment from 2026-11-26 01:00:00 UTC to 2026-11-26 12:00:00 UTC"
+    with pytest.raises(tool.Failure, match=f"2026-11-26 00:00:00 UTC is before the end of the first backup; {span}"):
+        restore.choose(backups, NOON.replace(hour=0), NOON)
+    with pytest.raises(tool.Failure, match=f"2026-11-26 13:00:00 UTC is in the future; {span}"):
+        restore.choose(backups, NOON.replace(hour=13), NOON)
+    with pytest.raises(tool.Failure, match="no backup yet"):
+        restore.choose([], None, NOON)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("P00  ERROR: [031]: CryptoError: cipher header invalid", "backup_password does not open it"),
+        ("P00  ERROR: [029]: unable to load info file: FormatError: x at line 1: \x01\x02", "does not open it"),
+        (
+            "P00  INFO: --ca-file=/certificates\nP00  ERROR: [055]: unable to open missing",
+            "no repository in that bucket",
+        ),
+        ("P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n*** Path/Query ***", "refuses the keys"),
+        ("P00  ERROR: [049]: unable to get address for 'nowhere.test': [-2] Name", "cannot be reached"),
+        ("P00  ERROR: [028]: backup info and archive info do not match the database", "of another cluster"),
+        ("P00  ERROR: [082]: WAL segment 0001 was not archived before the 60000ms timeout", "does not reach"),
+    ],
+)
+def test_what_pgbackrest_says_is_told_in_words(output: str, words: str) -> None:
+    said = tool.meaning("2026-11-26 05:00:00.123 " + output, 1)
+    assert words in said and "ERROR: [" in said and "2026-11-26" not in said and "\x01" not in said
+
+
+def test_no_secret_is_in_a_message(settings: tool.Settings) -> None:
+    assert settings.scrub("key s3cret, password pass'word 1") == "key (secret), password (secret)"
+
+
+def test_only_what_gives_back_what_was_written_counts() -> None:
+    assert not run.BAD.search("P00   INFO: stanza: main\nstatus: ok\n  archiveId: 15-1, total WAL checked: 3\n"
+                              "    missing: 0, checksum invalid: 0, size invalid: 0, other: 0")  # fmt: skip
+    for line in (
+        "status: error",
+        "backup: 20261126-000000F, status: invalid, files",
+        "checksum invalid: 1, size",
+    ):
+        assert run.BAD.search(line)
+
+
+def waits(settings: tool.Settings, name: str, minutes: float) -> None:
+    path = settings.data / "pg_wal" / "archive_status" / name
+    path.touch()
+    then = time.time() - minutes * 60
+    os.utime(path, (then, then))
+
+
+def test_a_log_that_waits_is_told_once_and_so_is_its_end(settings: tool.Settings, capsys: Any) -> None:
+    assert watch.watch(settings) == 0
+    until = datetime.datetime.fromisoformat((settings.state / "archived-until").read_text().strip())
+    assert 55 < (tool.now() - until).total_seconds() < 65
+    waits(settings, "000000010000000000000002.done", 500)
+    waits(settings, "000000010000000000000003.ready", 11)
+    waits(settings, "000000010000000000000004.ready", 1)
+    assert (watch.watch(settings), watch.watch(settings)) == (1, 1)
+    assert capsys.readouterr().err.count("2 segments of the log wait on the droplet") == 1
+    until = datetime.datetime.fromisoformat((settings.state / "archived-until").read_text().strip())
+    assert 10.9 < (tool.now() - until).total_seconds() / 60 < 11.1
+    for path in (settings.data / "pg_wal" / "archive_status").glob("*.ready"):
+        path.unlink()
+    assert (watch.watch(settings), watch.watch(settings)) == (0, 0)
+    assert capsys.readouterr().err.count("nothing waits any more") == 1
+
+
+def test_each_line_of_a_log_is_looked_at_once_also_when_the_log_was_begun_anew(tmp_path: Path) -> None:
+    log, seen = tmp_path / "log", dict[str, Any]()
+    assert not watch.dropped_since(log, seen)
+    log.write_text("WARN: dropped WAL file '0001' because archive queue exceeded 4GB\n")
+    assert [watch.dropped_since(log, seen) for _ in range(2)] == [True, False]
+    with log.open("a") as stream:
+        stream.write("all is well\n")
+    assert not watch.dropped_since(log, seen)
+    log.write_text("WARN: dropped WAL file '0002'\n")
+    assert watch.dropped_since(log, seen)
+
+
+@pytest.mark.parametrize("name", ["main", "../x", "", "A", "a b"])
+def test_a_cluster_beside_the_live_one_has_a_name_of_its_own(settings: tool.Settings, name: str) -> None:
+    with pytest.raises(tool.Failure, match="is no name for a cluster"):
+        side.Side(settings, name)
+
+
+def test_nothing_of_others_is_overwritten_or_removed(settings: tool.Settings) -> None:
+    theirs = side.Side(settings, "theirs")
+    theirs.data.mkdir()
+    with pytest.raises(tool.Failure, match="exists and is not overwritten"):
+        theirs.require_free()
+    with pytest.raises(tool.Failure, match="there is no restored cluster theirs"):
+        theirs.remove()
+    assert theirs.data.exists()
+
+
+def restored(settings: tool.Settings) -> side.Side:
+    new = side.Side(settings, "restored")
+    new.data.mkdir()
+    (new.data / "postgresql.auto.conf").write_text(
+        "restore_command = 'x'\nrecovery_target_time = 'y'\nwork_mem = '1MB'\n"
+    )
+    (settings.data / "old").touch()
+    return new
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_an_exchange_that_was_killed_anywhere_is_finished_by_the_next(settings: tool.Settings, done: int) -> None:
+    new, kept = restored(settings), settings.clusters / "main_before"
+    if done > 0:
+        os.rename(settings.data, kept)
+    if done > 1:
+        new.forget_the_restore()
+        os.rename(new.data, settings.data)
+    promote.exchange(new, kept)
+    assert (settings.data / "postgresql.auto.conf").read_text() == "work_mem = '1MB'\n"
+    assert (kept / "old").exists() and not new.data.exists()
+
+
+def test_a_live_cluster_that_is_lost_is_not_kept(settings: tool.Settings) -> None:
+    new, kept = restored(settings), settings.clusters / "main_before"
+    shutil.rmtree(settings.data)
+    promote.exchange(new, kept)
+    assert settings.data.exists() and not kept.exists()
+
+
+def row(rows: int, writes: int = 0, newest: str = "2026") -> dict[str, dict[str, Any]]:
+    return {"shop: orders": {"rows": rows, "writes": writes, "newest": [newest]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "restored", "after", "problem"),
+    [
+        (row(5), row(5), row(5), ""),
+        (row(5), row(4), row(5), "has 4 rows where the live one has 5"),
+        (row(5), row(5, newest="2025"), row(5), r"are \['2025'\] where the live ones are \['2026'\]"),
+        (row(5, 10), row(6), row(8, 13, "2027"), ""),
+        (row(5, 10), row(12), row(8, 13), "has 12 rows where"),
+        (row(5), {}, row(5), "is not in what was restored"),
+        (row(5), {}, {}, ""),
+    ],
+)
+def test_a_drill_allows_for_what_was_written_meanwhile_and_for_nothing_else(
+    before: Any, restored: Any, after: Any, problem: str
+) -> None:
+    found = drill.compare(before, restored, after)
+    assert (len(found), bool(problem)) in ((0, False), (1, True))
+    assert re.search(problem, "".join(found))
