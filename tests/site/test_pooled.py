@@ -10,18 +10,20 @@ import pytest
 import yaml
 
 from tests.site import system
-from tests.site.conftest import DOMAINS, MALAR
+from tests.site.conftest import MALAR
 from tests.site.system import System
 from tests.site.test_more_droplets import open_ports
 
-API = "https://api.malar-market-ledger.com"
-HOSTS = {"front": "10.77.0.160", "store": "10.77.0.161"}
+DOMAINS = ("api.pooled.test",)
+API = f"https://{DOMAINS[0]}"
+HOSTS = {"front": "10.77.0.71", "store": "10.77.0.72"}
 
 
 def inventory(folder: Path) -> Path:
     """The inventory malar-market with the database and Redis on a droplet of their own, and a pool."""
     (folder / "inventory" / "group_vars" / "all").mkdir(parents=True)
     written = yaml.safe_load((MALAR / "group_vars" / "all" / "main.yml").read_text())
+    written["apps"]["malar-api"] |= {"domains": [*DOMAINS]}
     written["apps"]["malar-api"]["database"]["pool"] = 20
     # What is looked at here needs neither.
     del written["apps"]["malar-web"], written["backup"]
@@ -65,10 +67,10 @@ def test_the_app_is_served_by_way_of_both_and_nobody_else_gets_there(pooled: Sys
     )
     redis, *_ = [line.split(":")[1] for line in urls.splitlines() if line.startswith("REDIS_URL")]
     assert urls.splitlines() == [
-        "DATABASE_URL 10.77.0.161:6543",
-        "DIRECT_DATABASE_URL 10.77.0.161:5432",
-        f"REDIS_CACHE_URL 10.77.0.161:{redis}",
-        f"REDIS_URL 10.77.0.161:{redis}",
+        f"DATABASE_URL {HOSTS['store']}:6543",
+        f"DIRECT_DATABASE_URL {HOSTS['store']}:5432",
+        f"REDIS_CACHE_URL {HOSTS['store']}:{redis}",
+        f"REDIS_URL {HOSTS['store']}:{redis}",
     ]
     assert open_ports(HOSTS["store"]) == ["22"]
     # The app's requests come by TLS to the pooler; its migration was not among them.
