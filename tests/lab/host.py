@@ -1,10 +1,11 @@
-"""The controller: what the lab may install on it, and how it becomes root there."""
+"""The controller: what the lab may install on it, how it becomes root there, and where droplets find it."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 
@@ -26,6 +27,13 @@ def privileged(command: Sequence[str]) -> list[str]:
     if can_become_root():
         return ["sudo", "--non-interactive", *command]
     raise LabError(f"this needs root, and sudo asks for a password. Type:\n    sudo {shlex.join(command)}")
+
+
+def seen_from(droplet_address: str) -> str:
+    """The address at which a droplet reaches this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        towards.connect((droplet_address, 9))
+        return str(towards.getsockname()[0])
 
 
 def ensure_program(program: str, packages: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
-import socket
 import sys
 import tarfile
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.lab import settings
+from tests.lab import host, settings
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -33,10 +32,7 @@ def traefik(folder: Path, droplet_address: str) -> Iterator[str]:
         bundle.add(Path(sys.executable).with_name("traefik"), "traefik")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     (folder / f"traefik_v{version}_checksums.txt").write_text(f"{digest}  {archive.name}\n", encoding="utf-8")
-    # This machine, as droplets see it.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        towards.connect((droplet_address, 9))
-        gateway = towards.getsockname()[0]
+    gateway = host.seen_from(droplet_address)
     server = http.server.ThreadingHTTPServer((gateway, 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -19,14 +19,8 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.lab import droplet, settings, trust
 from tests.lab.engine import LabError, docker, ensure_network, exclusive, image_label, inspect, stage
@@ -114,7 +108,7 @@ def _create(image: str) -> None:
     labels = (f"--label={settings.LABEL}", f"--label={DIGEST}={_identity(image)}")
     place = (f"--network={settings.NETWORK}", f"--ip={ADDRESS}", f"--network-alias={DOMAIN}", f"--hostname={NAME}")
     docker("create", f"--name={NAME}", *labels, *place, "--volume=/var/lib/registry", image)
-    certificate, key = _certificate()
+    certificate, key = trust.certificate(DOMAIN)
     account = "{username}:{password}".format(**login())
     droplet.put(
         NAME,
@@ -124,36 +118,6 @@ def _create(image: str) -> None:
             "etc/lab/login": (account.encode(), 0o600),
         },
     )
-
-
-def _certificate() -> tuple[bytes, bytes]:
-    """One for the registry's name, by the lab's authority, which every droplet trusts."""
-    authority = x509.load_pem_x509_certificate(settings.CA_CERTIFICATE.read_bytes())
-    signer = serialization.load_pem_private_key(settings.CA_KEY.read_bytes(), password=None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, DOMAIN)]))
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(DOMAIN)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
-            critical=False,
-        )
-        .sign(signer, hashes.SHA256())
-    )
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), encoded
 
 
 def _wait_until_ready() -> None:

@@ -75,12 +75,13 @@ def test_stage_that_breaks_before_it_counts_is_a_failure() -> None:
 
 
 @pytest.mark.usefixtures("state")
-def test_the_registry_has_a_certificate_that_the_authority_has_signed_for_its_name() -> None:
+def test_names_and_addresses_get_a_certificate_that_the_authority_has_signed() -> None:
     trust.ensure_keys()
-    certificate = x509.load_pem_x509_certificate(registry._certificate()[0])
-    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(settings.CA_CERTIFICATE.read_bytes()))
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == [settings.REGISTRY_DOMAIN]
+    for given, kind in ((settings.REGISTRY_DOMAIN, x509.DNSName), ("10.77.0.1", x509.IPAddress)):
+        certificate = x509.load_pem_x509_certificate(trust.certificate(given)[0])
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(settings.CA_CERTIFICATE.read_bytes()))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert [str(name) for name in names.get_values_for_type(kind)] == [given]
 
 
 def test_the_login_of_the_registry_is_made_once_and_its_owner_s_alone(state: Path) -> None:
