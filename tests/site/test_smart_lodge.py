@@ -20,7 +20,7 @@ from tests.lab import listener, repository, settings
 from tests.site import system
 from tests.site.system import BIN, PROJECT, Response, Run, System
 
-HOSTS = {"lodge1": "10.77.0.180"}
+HOSTS = {"lodge1": "10.77.0.75"}
 DOMAINS = ("smartlodgebudget.com", "www.smartlodgebudget.com")
 SITE = "https://smartlodgebudget.com"
 API = f"{SITE}/api/v1"
