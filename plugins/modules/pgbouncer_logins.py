@@ -20,6 +20,7 @@ options:
     suboptions:
       name: {description: What messages call it., type: str}
       database: {description: Name of the database., type: str, required: true}
+      entry: {description: "What clients call it; by default the database's name.", type: str}
       role: {description: Role that logs in., type: str, required: true}
       size: {description: Not read here., type: int}
       password: {description: Its password. Left out it is read from O(secrets_directory)., type: str}
@@ -49,6 +50,7 @@ def main() -> None:
     pool = dict(
         name=dict(type="str"),
         database=dict(type="str", required=True),
+        entry=dict(type="str"),
         role=dict(type="str", required=True),
         size=dict(type="int"),
         password=dict(type="str", no_log=True),
