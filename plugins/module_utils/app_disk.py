@@ -69,6 +69,6 @@ def in_words(app: str, step: str, message: str) -> str:
         return message  # another machine's, of which an app's log tells, or a container's own
     return (
         f"the disk of the droplet is full: {where}. Make room (`du -xh --max-depth=3 {where.place} | sort -h | tail`"
-        " shows what takes it; `journalctl --vacuum-size=200M`, `docker image prune --all` and fewer `keep_releases`"
+        " shows what takes it; `journalctl --vacuum-size=200M`, `shipshape-docker-cleanup` and fewer `keep_releases`"
         f" help) or take a larger disk, and run again\n{message}"
     )

@@ -31,6 +31,11 @@ options:
     suboptions:
       name: {description: User name., type: str, required: true}
       ssh_keys: {description: All of the user's public keys., type: list, elements: str, required: true}
+      groups:
+        description: Groups beside sudo, where the host has them. Left out, the account stays in those in which it is.
+        type: list
+        elements: str
+        choices: [docker]
   port: {description: The port of sshd., type: int, default: 22}
   rules:
     description: What the firewall lets in, sshd's port among it.
@@ -141,7 +146,10 @@ class Change:
     def _accounts(self) -> Tuple[List[accounts.Command], List[accounts.Command]]:
         do: List[accounts.Command] = []
         undo: List[accounts.Command] = []
-        steps = [accounts.to_admit(name, accounts.look_up(name)) for name in self.names]
+        steps = []
+        for admin in self.module.params["admins"]:
+            more = None if admin["groups"] is None else accounts.there_are(admin["groups"])
+            steps.append(accounts.to_admit(admin["name"], accounts.look_up(admin["name"]), more))
         if self.closing:
             steps += [accounts.to_dismiss(name, accounts.look_up(name)) for name in self.gone]
         for commands, reverse in steps:
@@ -291,6 +299,7 @@ def main() -> None:
             options=dict(
                 name=dict(type="str", required=True),
                 ssh_keys=dict(type="list", elements="str", required=True, no_log=False),
+                groups=dict(type="list", elements="str", choices=list(accounts.MORE_GROUPS)),
             ),
         ),
         port=dict(type="int", default=22),

@@ -26,6 +26,8 @@ from .site_fields import filled_in
 ADMINS = 'a list of admins, such as [{name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}]'
 ENVIRONMENT = "the environment's name in lower-case letters, digits and hyphens, such as production"
 DRILL = "how often a restore is rehearsed: weekly, monthly, quarterly or never"
+DOCKER_GROUP = "docker, the one group that an admin may be in beside sudo"
+DOCKER_GROUPS = "groups beside sudo: [docker] for docker without sudo on the hosts that have it; [] takes the admin out"
 POLICY = "how many backups to keep, such as {daily: 30, monthly: 12}"
 
 
@@ -78,6 +80,7 @@ ADMIN = Table(
     {
         "name": Key(Text("the admin's user name, such as deploy", (admin_name,)), True),
         "ssh_keys": Key(Items(Text("a public SSH key", (public_key,)), "a list of public SSH keys", least=1), True),
+        "groups": Key(Items(Text("docker", (matches("docker", DOCKER_GROUP),)), DOCKER_GROUPS)),
     },
     'an admin, such as {name: deploy, ssh_keys: ["ssh-ed25519 AAAA… laptop"]}',
 )

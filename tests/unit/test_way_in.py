@@ -97,6 +97,17 @@ def test_what_an_existing_account_is_given_can_be_taken_from_it_again() -> None:
     ]
 
 
+def test_the_group_of_docker_is_given_and_taken_only_where_the_inventory_says_so() -> None:
+    inside = Account("/home/deploy", "/bin/bash", ("sudo", "docker"), False)
+    outside = Account("/home/deploy", "/bin/bash", ("sudo",), False)
+    add, delete = (["gpasswd", verb, "deploy", "docker"] for verb in ("--add", "--delete"))
+    assert to_admit("deploy", None, ["docker"])[0][0][4:6] == ["--groups", "sudo,docker"]
+    assert to_admit("deploy", outside, ["docker"]) == ([add], [delete])
+    assert to_admit("deploy", inside, []) == ([delete], [add])
+    assert to_admit("deploy", inside, ["docker"]) == to_admit("deploy", inside) == ([], [])
+    assert delete in to_dismiss("deploy", inside)[0]
+
+
 def test_a_former_admin_loses_shell_and_group_and_root_never_does() -> None:
     do, undo = to_dismiss("leaver", Account("/home/leaver", "/bin/bash", ("sudo", "www"), False))
     assert do[0][:2] == ["usermod", "--lock"] and ["gpasswd", "--delete", "leaver", "sudo"] in do
