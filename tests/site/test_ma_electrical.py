@@ -19,7 +19,7 @@ from tests.lab import repository, settings
 from tests.site import system
 from tests.site.system import PROJECT, Run, System
 
-HOSTS = {"electrical1": "10.77.0.185"}
+HOSTS = {"electrical1": "10.77.0.76"}
 DOMAIN = "inventory.ma-electrical.com"
 SITE = f"https://{DOMAIN}"
 EXAMPLE = PROJECT / "examples" / "ma-electrical"
