@@ -19,7 +19,7 @@ from tests.site import system
 from tests.site.conftest import DOMAINS, MALAR
 from tests.site.system import PROJECT, System, descendants, environment
 
-KILLS = 20 if settings.EVERYTHING else 5
+KILLS = 20 if settings.EVERYTHING else 3
 #: The stages' own playbooks, in the order of site.yml. That of the backup makes one; a tag sets it up.
 STAGES = (
     *([f"playbooks/{stage}.yml"] for stage in ("hardening", "docker", "database", "proxy", "deploy")),

@@ -19,6 +19,8 @@ from tests.lab import repository, settings
 from tests.site import system
 from tests.site.system import PROJECT, Run, System
 
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="some minutes of packages alone: make test-all")
+
 HOSTS = {"electrical1": "10.77.0.76"}
 DOMAIN = "inventory.ma-electrical.com"
 SITE = f"https://{DOMAIN}"
