@@ -178,7 +178,7 @@ def test_the_clean_up_takes_what_is_old_and_never_a_volume_or_what_a_release_nee
 
 def test_a_backup_is_made_and_restored_beside(electrical: System) -> None:
     config = json.loads(electrical.ssh("cat /etc/shipshape/backup/config.json"))
-    assert config["keep"] == {"daily": 30} and config["databases"] == ["ma_electrical"]
+    assert config["keep"] == {"daily": 30, "weekly": 0, "monthly": 0} and config["databases"] == ["ma_electrical"]
     run = electrical.play("playbooks/backup.yml")
     assert run.code == 0, run.tail
     restored = electrical.play("playbooks/restore.yml", "-e", "database=ma_electrical")
