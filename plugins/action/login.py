@@ -9,16 +9,13 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.shipshape.droplet.plugins.module_utils import way_in
+from ansible_collections.shipshape.droplet.plugins.plugin_utils import droplet_facts
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, LOGGED_IN, REFUSED, attempt
 
-#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, facts for which `setup`
-#: would run lsblk, dmidecode and LVM's tools for a third of a second, and what the kernel takes the disk of /var for.
+#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, and facts.
 LOOK = (
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
-    "echo environment=$(cat /etc/shipshape/environment 2>/dev/null); echo memory=$(grep MemTotal /proc/meminfo); "
-    "echo processors=$(getconf _NPROCESSORS_ONLN); echo root=$(findmnt --noheadings --output FSTYPE /); "
-    'disk=/sys/dev/block/$(findmnt --noheadings --output MAJ:MIN --target /var/lib | tr -d " "); '
-    "echo rotational=$(cat $disk/queue/rotational $disk/../queue/rotational 2>/dev/null | head -n 1)"
+    f"echo environment=$(cat /etc/shipshape/environment 2>/dev/null); {droplet_facts.LOOK}"
 )
 
 
@@ -29,19 +26,7 @@ def as_root(user: str, script: str) -> str:
 def seen(said: str) -> tuple[str, dict[str, Any]]:
     """(the environment, facts under the names that `setup` has for them) from the output of LOOK."""
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    memory = words.get("memory", "").split()
-    facts = {
-        # "MemTotal: 2025336 kB"
-        "memtotal_mb": int(memory[1]) // 1024 if len(memory) == 3 else None,
-        "processor_vcpus": int(words["processors"]) if words.get("processors", "").isdigit() else None,
-        "mounts": [{"mount": "/", "fstype": words["root"]}] if words.get("root") else None,
-    }
-    environment = words.get("environment", "").strip()
-    # Without one of them `setup` is asked for all.
-    if None in facts.values():
-        return environment, {}
-    # A disk that is none of the kernel's, as a container's, has no kind.
-    return environment, {**facts, "data_disk": {"rotational": words.get("rotational", "").strip()}}
+    return words.get("environment", "").strip(), droplet_facts.facts(words)
 
 
 class ActionModule(ActionBase):
