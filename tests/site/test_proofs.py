@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,8 +63,15 @@ def play(edge: System) -> Run:
 def serial(stored: str) -> str:
     """Of the certificate that is served, verified by the authority's root alone; it is the one that is stored."""
     words = (PROJECT / "molecule/certbot/served.py", HOSTS["edge"], settings.CA_CERTIFICATE, DOMAIN)
-    shown = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True).stdout
-    found: str = json.loads(shown)[DOMAIN]
+    # A Traefik that has just been started reads its own certificates a moment after it answers.
+    deadline = time.monotonic() + 5
+    while True:
+        shown = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+        if shown.returncode == 0 or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    assert shown.returncode == 0, shown.stderr
+    found: str = json.loads(shown.stdout)[DOMAIN]
     kept = docker("exec", NAME, "bash", "-c", f"{stored} | openssl x509 -noout -serial")
     assert kept.strip() == f"serial={found}"
     return found
