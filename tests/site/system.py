@@ -56,6 +56,8 @@ class System:
     s3: dict[str, str]
     domains: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    #: What this lab has otherwise than the inventory's own group_vars say, which outrank `extra`.
+    instead: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
 
     def secret(self, name: str) -> str:
@@ -89,7 +91,9 @@ class System:
         return path
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
-        return [str(BIN / "ansible-playbook"), playbook, "-i", str(self.inventory), "-i", str(self.overlay), *arguments]
+        instead = ["-e", json.dumps(self.instead)] if self.instead else []
+        inventories = ["-i", str(self.inventory), "-i", str(self.overlay)]
+        return [str(BIN / "ansible-playbook"), playbook, *inventories, *instead, *arguments]
 
     def play(self, playbook: str, *arguments: str, cwd: Path = PROJECT) -> Run:
         result = subprocess.run(
