@@ -236,12 +236,13 @@ def changes(name: str) -> list[str]:
     return hashed.splitlines()
 
 
-def start(system_name: str, addresses: dict[str, str], domains: tuple[str, ...] = ()) -> None:
+def start(system_name: str, addresses: dict[str, str], domains: tuple[str, ...] = (), image: str = "") -> None:
     """Bare droplets at these addresses; the first answers on the domains."""
+    image = image or os.environ.get("SHIPSHAPE_IMAGE", settings.DEFAULT_RELEASE)
     for number, (name, address) in enumerate(addresses.items()):
         droplet.remove(f"shipshape-{system_name}-{name}")
-        droplet.start(f"shipshape-{system_name}-{name}", os.environ.get("SHIPSHAPE_IMAGE", settings.DEFAULT_RELEASE),
-                      address, domains if number == 0 else ())  # fmt: skip
+        aliases = domains if number == 0 else ()
+        droplet.start(f"shipshape-{system_name}-{name}", image, address, aliases)
 
 
 def stop(system_name: str, addresses: dict[str, str]) -> None:
