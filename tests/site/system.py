@@ -56,6 +56,8 @@ class System:
     s3: dict[str, str]
     domains: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    #: What this lab has otherwise than the inventory's own group_vars say, which outrank `extra`.
+    instead: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
 
     def secret(self, name: str) -> str:
@@ -89,7 +91,9 @@ class System:
         return path
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
-        return [str(BIN / "ansible-playbook"), playbook, "-i", str(self.inventory), "-i", str(self.overlay), *arguments]
+        instead = ["-e", json.dumps(self.instead)] if self.instead else []
+        inventories = ["-i", str(self.inventory), "-i", str(self.overlay)]
+        return [str(BIN / "ansible-playbook"), playbook, *inventories, *instead, *arguments]
 
     def play(self, playbook: str, *arguments: str, cwd: Path = PROJECT) -> Run:
         result = subprocess.run(
@@ -232,12 +236,13 @@ def changes(name: str) -> list[str]:
     return hashed.splitlines()
 
 
-def start(system_name: str, addresses: dict[str, str], domains: tuple[str, ...] = ()) -> None:
+def start(system_name: str, addresses: dict[str, str], domains: tuple[str, ...] = (), image: str = "") -> None:
     """Bare droplets at these addresses; the first answers on the domains."""
+    image = image or os.environ.get("SHIPSHAPE_IMAGE", settings.DEFAULT_RELEASE)
     for number, (name, address) in enumerate(addresses.items()):
         droplet.remove(f"shipshape-{system_name}-{name}")
-        droplet.start(f"shipshape-{system_name}-{name}", os.environ.get("SHIPSHAPE_IMAGE", settings.DEFAULT_RELEASE),
-                      address, domains if number == 0 else ())  # fmt: skip
+        aliases = domains if number == 0 else ()
+        droplet.start(f"shipshape-{system_name}-{name}", image, address, aliases)
 
 
 def stop(system_name: str, addresses: dict[str, str]) -> None:

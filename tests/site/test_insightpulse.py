@@ -7,6 +7,7 @@ in this order.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,12 +22,14 @@ from tests.lab import mirror, registry, repository, settings
 from tests.site import system
 from tests.site.system import PROJECT, Run, System
 
-HOSTS = {"proxy1": "10.77.0.52", "ocr1": "10.77.0.53"}
+HOSTS = {"proxy1": "10.77.0.52", "ocr1": "10.77.0.53", "data1": "10.77.0.55"}
 DOMAINS = ("insightpulseai.net", "ocr.insightpulseai.net")
 SITE, OCR = "https://insightpulseai.net", "https://ocr.insightpulseai.net"
 SUPERSET = f"{SITE}/superset"
 APP_ORIGIN = "https://app.insightpulseai.net"
 EXAMPLE = PROJECT / "examples" / "insightpulse"
+#: Debian 12 has no package of pgvector, and an image of Debian 13 takes a while to build.
+VECTORS = settings.EVERYTHING
 #: Seconds between two things that the scheduler asks for: examples/insightpulse/superset/work.py.
 TICK = 2.0
 
@@ -44,10 +47,19 @@ def publish(folder: Path, note: str = "") -> str:
 @pytest.fixture(scope="module")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("insightpulse")
-    system.start("insightpulse", HOSTS, DOMAINS)
+    store = {"data1": HOSTS["data1"]}
+    system.start("insightpulse", {host: address for host, address in HOSTS.items() if host not in store}, DOMAINS)
+    system.start("insightpulse", store, image="debian-13" if VECTORS else "")
     publish(folder)
     registry.ensure_registry(["1.4=1.4"])
-    given = System(PROJECT / "inventories" / "insightpulse", HOSTS, folder, {}, DOMAINS)
+    inventory = folder / "inventory"
+    shutil.copytree(PROJECT / "inventories" / "insightpulse", inventory)
+    main = inventory / "group_vars" / "all" / "main.yml"
+    if not VECTORS:
+        text = main.read_text(encoding="utf-8")
+        assert ", extensions: [vector]" in text
+        main.write_text(text.replace(", extensions: [vector]", ""), encoding="utf-8")
+    given = System(inventory, HOSTS, folder, {}, DOMAINS)
     with mirror.traefik(folder, HOSTS["proxy1"]) as address:
         given.extra = {
             "vault_insightpulse_admin_key": settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip(),
@@ -55,6 +67,8 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "traefik_mirror": address,
             "app_watch_seconds": 3,
         }
+        # Where the project's own packages cannot be had, those of the distribution.
+        given.instead = {"postgresql_origin": "distribution", "postgresql_version": "17" if VECTORS else "15"}
         yield given
     system.stop("insightpulse", HOSTS)
 
@@ -255,6 +269,82 @@ all="superset@$colour superset.worker@$colour superset.beat@$colour"
 states() { systemctl is-active $all | sort --unique; }
 all_are() { for _ in $(seq 60); do [ "$(states)" != $1 ] || return 0; sleep 0.5; done; }
 systemctl stop superset@$colour; all_are inactive; systemctl is-active $all || true
-systemctl start superset@$colour; all_are active; systemctl is-active $all redis-server@queue
+systemctl start superset@$colour; all_are active; systemctl is-active $all
 """
-    assert pulse.ssh(script, host="ocr1").split() == ["inactive"] * 3 + ["active"] * 4
+    assert pulse.ssh(script, host="ocr1").split() == ["inactive"] * 3 + ["active"] * 3
+    assert pulse.ssh("systemctl is-active redis-server@queue", host="data1") == "active"
+
+
+#: In front of a query: where an app finds its database, from what it is told.
+URL = """url=$(sed -n 's/^{variable}=//p' $(readlink -f /srv/{app}/current)/env | tr -d '"')
+"""
+
+
+def query(pulse: System, app: str, sql: str) -> str:
+    """What PostgreSQL answers an app, on its droplet and at the address that the app has; also when it refuses."""
+    psql = f"psql -XAtq -v ON_ERROR_STOP=1 \"$url\" 2>&1 <<'SQL' || true\n{sql}\nSQL\n"
+    return pulse.ssh(URL.format(app=app, variable="DATABASE_URL") + psql, host="ocr1")
+
+
+def test_the_apps_have_schemas_and_roles_of_their_own_in_one_database(pulse: System) -> None:
+    # The apps bring a driver of their own; the tests ask as a person would.
+    pulse.ssh("apt-get -qq install --yes --no-install-recommends postgresql-client >/dev/null 2>&1", host="ocr1")
+    who = "SELECT current_database(), current_user"
+    assert query(pulse, "superset", who) == "insightpulse|insightpulse"
+    assert query(pulse, "ocr", who) == "insightpulse|ocr"
+    charts = "CREATE TABLE IF NOT EXISTS superset.charts (name text); INSERT INTO superset.charts VALUES ('sales')"
+    assert query(pulse, "superset", charts) == ""
+    assert query(pulse, "superset", "SELECT DISTINCT name FROM superset.charts") == "sales"
+    assert (
+        query(pulse, "ocr", "CREATE TABLE IF NOT EXISTS ocr.scans (text text); SELECT count(*) FROM ocr.scans") == "0"
+    )
+    assert "permission denied" in query(pulse, "ocr", "SELECT * FROM superset.charts")
+    assert "permission denied" in query(pulse, "ocr", "CREATE TABLE superset.mine (id int)")
+
+
+@pytest.mark.skipif(not VECTORS, reason="Debian 12 has no package of pgvector: make test-all")
+def test_vectors_of_1536_numbers_are_kept_and_found_by_their_likeness(pulse: System) -> None:
+    vector = "(SELECT array_agg(sin({0} * i)::real) FROM generate_series(1, 1536) i)::vector"
+    sql = f"""CREATE TABLE IF NOT EXISTS superset.scans (name text PRIMARY KEY, embedding vector(1536));
+INSERT INTO superset.scans VALUES ('near', {vector.format(1)}), ('far', {vector.format(7)}) ON CONFLICT DO NOTHING;
+SELECT name FROM superset.scans ORDER BY embedding <-> {vector.format(1.0001)} LIMIT 1"""
+    assert query(pulse, "superset", sql) == "near"
+    assert "expected 1536 dimensions, not 2" in query(
+        pulse, "superset", "INSERT INTO superset.scans VALUES ('x', '[1,2]')"
+    )
+
+
+def test_security_by_row_holds_for_the_apps_through_the_pooler(pulse: System) -> None:
+    """A transaction says whose rows it wants; not even the owner of the table sees others."""
+    filled = """CREATE TABLE IF NOT EXISTS superset.notes (tenant text, body text);
+ALTER TABLE superset.notes ENABLE ROW LEVEL SECURITY; ALTER TABLE superset.notes FORCE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS own ON superset.notes;
+CREATE POLICY own ON superset.notes USING (tenant = current_setting('app.tenant', true));
+BEGIN; SET LOCAL app.tenant = 'one'; DELETE FROM superset.notes;
+INSERT INTO superset.notes VALUES ('one', 'of one'); COMMIT;
+BEGIN; SET LOCAL app.tenant = 'two'; DELETE FROM superset.notes;
+INSERT INTO superset.notes VALUES ('two', 'of two'); COMMIT"""
+    assert "ERROR" not in query(pulse, "superset", filled)
+    seen = "BEGIN; SET LOCAL app.tenant = '{0}'; {1}; COMMIT"
+    assert query(pulse, "superset", seen.format("one", "SELECT body FROM superset.notes")) == "of one"
+    assert query(pulse, "superset", seen.format("two", "SELECT body FROM superset.notes")) == "of two"
+    assert query(pulse, "superset", "SELECT count(*) FROM superset.notes") == "0"
+    refused = query(pulse, "superset", seen.format("one", "INSERT INTO superset.notes VALUES ('two', 'x')"))
+    assert "violates row-level security policy" in refused
+
+
+@pytest.mark.parametrize(("variable", "port"), [("DATABASE_URL", 6543), ("DIRECT_DATABASE_URL", 5432)])
+def test_who_comes_to_the_database_without_tls_is_refused(pulse: System, variable: str, port: int) -> None:
+    script = """echo "$url" | grep -oE ':[0-9]+/'
+psql -XAtqc 'SELECT 1' "$url"
+plain=$(echo "$url" | sed 's/sslmode=[a-z-]*/sslmode=disable/')
+PGSSLMODE=disable psql -XAtqc 'SELECT 1' "$plain" 2>&1 || echo refused"""
+    said = pulse.ssh(URL.format(app="superset", variable=variable) + script, host="ocr1").splitlines()
+    assert (said[:2], said[-1]) == ([f":{port}/", "1"], "refused"), said[2:]
+    assert any(word in line for line in said[2:-1] for word in ("TLS", "SSL", "no encryption")), said[2:]
+
+
+def test_queries_take_less_than_100_milliseconds_by_the_95th_percentile(pulse: System) -> None:
+    moments = query(pulse, "superset", "\\timing on\n" + "SELECT count(*) FROM superset.charts;\n" * 100)
+    taken = sorted(float(line.split()[1]) for line in moments.splitlines() if line.startswith("Time:"))
+    assert len(taken) == 100 and taken[94] < 100, taken[-10:]
