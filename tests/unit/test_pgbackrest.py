@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "pgbackrest" / "files"))
 
 import shipshape_pgbackrest.drill as drill
+import shipshape_pgbackrest.mail as mail
 import shipshape_pgbackrest.promote as promote
 import shipshape_pgbackrest.restore as restore
 import shipshape_pgbackrest.run as run
@@ -38,7 +39,8 @@ def settings(tmp_path: Path) -> tool.Settings:
     values = {
         "host": "db-1", "repository": "s3:s3.test/b/pgbackrest/db-1", "recovery_days": 7, "archive_timeout_seconds": 60,
         "pgbackrest_configuration": str(tmp_path / "pgbackrest.conf"), "postgresql_version": "15", "behind_minutes": 10,
-        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "state_directory": str(tmp_path / "state"),
+        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "mail": "",
+        "state_directory": str(tmp_path / "state"),
         "lock_file": str(tmp_path / "lock"), "clusters_directory": str(tmp_path / "data"),
         "configurations_directory": str(tmp_path / "etc"),
     }  # fmt: skip
@@ -114,6 +116,25 @@ def test_what_pgbackrest_says_is_told_in_words(output: str, words: str) -> None:
 
 def test_no_secret_is_in_a_message(settings: tool.Settings) -> None:
     assert settings.scrub("key s3cret, password pass'word 1") == "key (secret), password (secret)"
+
+
+def test_a_failure_goes_by_mail_too_without_a_secret(settings: tool.Settings, monkeypatch: Any) -> None:
+    sent: list[tuple[str, ...]] = []
+    monkeypatch.setattr(mail, "send", lambda *letter: sent.append(letter))
+    run.cry(settings, "The archive is behind:", ["s3cret"])
+    assert sent == []
+    settings.mail = "ops@shop.test"
+    run.cry(settings, "The archive is behind:", ["s3cret"])
+    assert sent == [("ops@shop.test", "The archive is behind", "The archive is behind:\n• (secret)")]
+
+
+def test_a_second_backup_is_refused_and_says_who_is_at_it(settings: tool.Settings) -> None:
+    with run.lock(settings, "backup"):
+        with pytest.raises(tool.Busy, match=rf"another backup is running: process {os.getpid()}, since 20"):
+            with run.lock(settings, "backup"):
+                pass
+        with run.lock(settings, "restore"):  # beside a backup
+            pass
 
 
 def test_only_what_gives_back_what_was_written_counts() -> None:

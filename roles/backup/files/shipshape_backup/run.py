@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
+from shipshape_backup import mail
 from shipshape_backup.make import back_up_database, back_up_paths, forget
 from shipshape_backup.store import UNVERIFIED, Busy, Failure, Restic, Settings, Stopped, now
 from shipshape_backup.webhook import NotTold, points, tell
@@ -161,9 +162,15 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
 
 
 def tell_of(settings: Settings, headline: str, failures: list[str]) -> None:
-    if not settings.webhook:
-        return
-    try:
-        tell(settings.webhook, settings.scrub(points(headline, failures)))
-    except NotTold as error:
-        print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    """By webhook and by mail, whichever are configured; that one does not work does not keep the other from it."""
+    text = settings.scrub(points(headline, failures))
+    if settings.webhook:
+        try:
+            tell(settings.webhook, text)
+        except NotTold as error:
+            print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    if settings.mail:
+        try:
+            mail.send(settings.mail, headline.rstrip(":"), text)
+        except mail.NotSent as error:
+            print(f"shipshape-backup: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

@@ -101,6 +101,7 @@ class Settings:
         self.state = Path(values["state_directory"])
         self.cache = Path(values["cache_directory"])
         self.lock = Path(values["lock_file"])
+        self.mail: str = values["mail"]
         self.webhook = self.credentials.pop("SHIPSHAPE_WEBHOOK", "")
 
     def fingerprint(self) -> str:

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterator
 
+from shipshape_pgbackrest import mail
 from shipshape_pgbackrest.tool import (
     Busy,
     Failure,
@@ -122,11 +123,17 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
 
 
 def cry(settings: Settings, headline: str, lines: list[str]) -> None:
+    """To whoever reads the journal, and by webhook and mail, whichever are configured."""
     for line in lines:
         print(f"shipshape-pgbackrest: {settings.scrub(line)}", file=sys.stderr)
-    if not settings.webhook:
-        return
-    try:
-        tell(settings.webhook, settings.scrub(points(headline, lines)))
-    except NotTold as error:
-        print(f"shipshape-pgbackrest: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    text = settings.scrub(points(headline, lines))
+    if settings.webhook:
+        try:
+            tell(settings.webhook, text)
+        except NotTold as error:
+            print(f"shipshape-pgbackrest: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    if settings.mail:
+        try:
+            mail.send(settings.mail, headline.rstrip(":"), text)
+        except mail.NotSent as error:
+            print(f"shipshape-pgbackrest: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

@@ -102,6 +102,7 @@ class Settings:
         self.behind_minutes: int = values["behind_minutes"]
         self.timeout_minutes: int = values["timeout_minutes"]
         self.jitter_minutes: int = values["jitter_minutes"]
+        self.mail: str = values["mail"]
         self.state = Path(values["state_directory"])
         self.lock = Path(values["lock_file"])
         self.clusters = Path(values.get("clusters_directory", "/var/lib/postgresql")) / self.version
