@@ -161,6 +161,7 @@ WIRED = {
     "backup_keep": "backup.keep",
     "backup_schedule": "backup.schedule",
     "backup_drill_schedule": "backup.drill",
+    "backup_server_copy": "backup.recovery_days",
     "backup_webhook": "backup.webhook",
     "backup_mail": "backup.mail",
     "pgbackrest_s3": "backup.s3",

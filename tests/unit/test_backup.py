@@ -39,7 +39,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
         configuration: dict[str, Any] = {
             "repository": str(tmp_path / "store"), "host": "shop-1", "databases": ["shop"], "paths": [],
             "exclude": [], "keep": {"daily": 7, "weekly": 0, "monthly": 12}, "timeout_minutes": 1, "jitter_minutes": 0,
-            "mail": "",
+            "mail": "", "server_copy": "", "places": [],
             "state_directory": str(tmp_path / "state"), "cache_directory": str(tmp_path / "cache"),
             "lock_file": str(tmp_path / "lock"),
         }  # fmt: skip
@@ -316,10 +316,20 @@ def test_a_host_that_cannot_send_mail_says_so(
         ("Fatal: x: The request signature we calculated does not match the signature", "refuses the keys"),
         ("Fatal: x: dial tcp 127.0.0.1:9: connect: connection refused", "cannot be reached"),
         ("Fatal: x: dial tcp: lookup nosuch.invalid on 10.0.0.1:53: no such host", "cannot be reached"),
-        ("Fatal: x: x509: certificate has expired or is not yet valid", "certificate is not trusted"),
+        ("Fatal: x: x509: certificate has expired or is not yet valid: current time 2026-11-26T02:00:00Z is "
+         "after 2026-11-25T00:00:00Z", "the store's certificate has expired"),
+        ("Fatal: x: x509: certificate has expired or is not yet valid: current time 2020-01-01T02:00:00Z is before "
+         "2026-11-25T00:00:00Z", "this host's clock is behind"),
+        ("Fatal: x: x509: certificate signed by unknown authority", "certificate is not trusted"),
+        ("error: open /certificate: permission denied\nFatal: x: Access Denied.", "refuses the keys"),
+        ("Fatal: x: Stat: 400 Bad Request", "another region"),
+        ("Fatal: x: Stat: The access key ID you provided does not exist in our records.", "refuses the keys"),
+        ("Save(<lock/f9>) returned error, retrying after 1.3s: client.PutObject: Error response code QuotaExceeded.",
+         "the bucket is full"),
+        ("ignoring error for /srv/a: ciphertext verification failed\nFatal: There were 2 errors", "for /srv/a: cipher"),
         ("Fatal: unable to create lock in backend: repository is already locked by PID 1", "another process holds"),
         ("Fatal: x: the region 'a' is wrong; expecting 'b'", "another region"),
-        ("save x: no space left on device", "no space left"),
+        ("save x: no space left on device", "a disk of this host is full"),
         ("Fatal: something new", "Fatal: something new"),
         ("", "restic ended with 1"),
     ],
@@ -341,8 +351,7 @@ TAKEN = [
 @pytest.mark.parametrize(
     ("wanted", "number"),
     [("latest", 3), ("1abc", 1), ("2026-01-02", 1), ("2026-01-02T01:00:01", 2), ("2026-01-02 01:00:00", 1),
-     ("2026-01-02T01:00:00.123456Z", 2),
-     ("2099-01-01", 3)],
+     ("2026-01-02T01:00:00.123456Z", 2), ("2026-06-01", 3)],
 )  # fmt: skip
 def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, number: int) -> None:
     assert restore.choose(TAKEN, wanted, "database shop") is TAKEN[number - 1]
@@ -351,6 +360,7 @@ def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, nu
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [("2025-12-31", "is as old as 2025-12-31"), ("2026-13-01", "is no time"),
+     ("2099-01-01", "is in the future; the newest backup of database shop is of 2026-01-03T02"),
      ("dead", "there is no snapshot 'dead'"), ("1", "no snapshot '1'")],
 )  # fmt: skip
 def test_a_snapshot_that_is_not_there_is_said(wanted: str, words: str) -> None:

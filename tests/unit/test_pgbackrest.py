@@ -103,6 +103,23 @@ def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> No
             "P00  INFO: --ca-file=/certificates\nP00  ERROR: [055]: unable to open missing",
             "no repository in that bucket",
         ),
+        (
+            "P00  ERROR: [025]: new backup label '20261126-0200F' is not later than latest backup label '2027'",
+            "set back",
+        ),
+        (
+            "P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n<Code>QuotaExceeded</Code>",
+            "the bucket is full",
+        ),
+        ("P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n<Code>RequestTimeTooSkewed</Code>", "clock"),
+        (
+            "P00  ERROR: [095]: unable to load info file: CryptoError: unable to verify certificate presented by "
+            "'s3.test:443': [10] certificate has expired",
+            "certificate has expired. Whoever",
+        ),
+        ("P00  ERROR: [095]: unable to verify certificate: [9] certificate is not yet valid", "clock is behind"),
+        ("P00  ERROR: [095]: unable to verify certificate: [20] unable to get local issuer", "not trusted"),
+        ("P00  ERROR: [041]: unable to write: [28] No space left on device", "a disk of this host is full"),
         ("P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n*** Path/Query ***", "refuses the keys"),
         ("P00  ERROR: [049]: unable to get address for 'nowhere.test': [-2] Name", "cannot be reached"),
         ("P00  ERROR: [028]: backup info and archive info do not match the database", "of another cluster"),

@@ -112,11 +112,16 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
             signal.setitimer(signal.ITIMER_REAL, 0)
         report["finished"] = now().isoformat()
         report["seconds"] = round(time.monotonic() - started)
-        write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+        try:
+            write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+            if not report["failures"]:
+                write(settings.state / "last-success", report["finished"] + "\n")
+        except OSError as error:  # a full disk, of which somebody has to hear all the same
+            words = f"the report of the backup cannot be written to {settings.state}: {error.strerror}"
+            report["failures"].append(words)
         if report["failures"]:
             cry(settings, f"Backup of PostgreSQL on {settings.host} failed:", report["failures"])
             return 1
-        write(settings.state / "last-success", report["finished"] + "\n")
         print(f"{report['type']} backup {report['label']}: {report['bytes']} bytes of database, "
               f"{report['stored']} stored, read back, in {report['seconds']} s")  # fmt: skip
         return 0
