@@ -72,8 +72,9 @@ BACKUP = Table(
         "drill": Key(Text(DRILL, (matches("weekly|monthly|quarterly|never", DRILL),))),
         "differential": Key(Text('when what has changed since, such as "30 1 * * 1-6"', (schedule,))),
         "webhook": Key(Text("the https URL that hears of a failed backup", (secret_https_url,), True)),
+        "mail": Key(Text("the address that is told of it by mail, where the droplet can send mail", (email,))),
     },
-    "s3, password, and as needed keep, schedule, paths, recovery_days, full, differential, drill, webhook",
+    "s3, password, and as needed keep, schedule, paths, recovery_days, full, differential, drill, webhook, mail",
 )
 
 ADMIN = Table(
@@ -159,7 +160,10 @@ WIRED = {
     "backup_paths": "backup.paths",
     "backup_keep": "backup.keep",
     "backup_schedule": "backup.schedule",
+    "backup_drill_schedule": "backup.drill",
+    "backup_server_copy": "backup.recovery_days",
     "backup_webhook": "backup.webhook",
+    "backup_mail": "backup.mail",
     "pgbackrest_s3": "backup.s3",
     "pgbackrest_password": "backup.password",
     "pgbackrest_postgresql_version": "postgresql_version",
@@ -168,6 +172,7 @@ WIRED = {
     "pgbackrest_differential_schedule": "backup.differential",
     "pgbackrest_drill_schedule": "backup.drill",
     "pgbackrest_webhook": "backup.webhook",
+    "pgbackrest_mail": "backup.mail",
 }
 # Given on the command line, not in the inventory.
 OPERATOR_VARIABLES = frozenset(

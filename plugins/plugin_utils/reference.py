@@ -25,6 +25,7 @@ DEFAULTS = {
     "backup.recovery_days": "as the nightly backups were",
     "backup.full": '`"30 1 * * 0"`',
     "backup.drill": "`monthly`",
+    "backup.mail": "`hardening_updates_mail`",
     "backup.differential": '`"30 1 * * 1-6"`',
     "redis": "none",
     "redis.NAME.use": "the name",

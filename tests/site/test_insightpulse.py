@@ -59,10 +59,12 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         text = main.read_text(encoding="utf-8")
         assert ", extensions: [vector]" in text
         main.write_text(text.replace(", extensions: [vector]", ""), encoding="utf-8")
-    given = System(inventory, HOSTS, folder, {}, DOMAINS)
+    given = System(inventory, HOSTS, folder, system.bucket("shipshape-pulse"), DOMAINS)
     with mirror.traefik(folder, HOSTS["proxy1"]) as address:
         given.extra = {
             "vault_insightpulse_admin_key": settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip(),
+            "vault_insightpulse_s3": given.s3,
+            "vault_insightpulse_backup_password": given.secret("pulse_backup"),
             "vault_insightpulse_registry": {"host": registry.DOMAIN, **registry.login()},
             "traefik_mirror": address,
             "app_watch_seconds": 3,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import http.server
-import os
 import random
 import re
 import shutil
@@ -23,6 +21,8 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.shipshape.droplet.plugins.filter import nginx as filters
+
+from tests.unit import packaged
 
 ROLE = Path(__file__).parents[2] / "roles" / "nginx"
 FACTS = {
@@ -77,23 +77,10 @@ def render_all(overrides: dict[str, Any]) -> dict[str, str]:
     } | {str(entry["path"]): str(entry["content"]) for entry in entries if entry.get("content")}
 
 
-@functools.cache
 def nginx_home() -> Path:
-    """The root under which nginx lies: the system's, or that of a copy from its packages, which are not installed."""
-    if os.path.exists("/usr/sbin/nginx"):
-        return Path("/")
-    home = Path(__file__).parents[2] / ".cache" / "nginx"
-    if not (home / "usr/sbin/nginx").exists():
-        home.mkdir(parents=True, exist_ok=True)
-        fetch = ["apt-get", "download", "nginx", "nginx-light", "nginx-common"]
-        if subprocess.run(fetch, cwd=home, capture_output=True, check=False).returncode and os.geteuid() == 0:
-            subprocess.run(["apt-get", "update"], capture_output=True, check=False)
-            subprocess.run(fetch, cwd=home, capture_output=True, check=False)
-        # Which of the packages holds the program differs between releases.
-        for package in sorted(home.glob("*.deb")):
-            subprocess.run(["dpkg", "--extract", str(package), str(home)], check=True)
-    assert (home / "usr/sbin/nginx").exists(), "These tests need nginx, and apt cannot fetch it: install nginx-light."
-    return home
+    """The root under which nginx lies."""
+    # Which of the packages holds the program differs between releases.
+    return packaged.home("usr/sbin/nginx", "nginx", "nginx-light", "nginx-common")
 
 
 def nginx_program() -> str:

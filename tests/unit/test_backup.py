@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import fcntl
 import http.server
 import json
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 
 import shipshape_backup.__main__ as program
+import shipshape_backup.mail as mail
 import shipshape_backup.postgres as postgres
 import shipshape_backup.restore as restore
 import shipshape_backup.store as store
@@ -37,6 +39,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
         configuration: dict[str, Any] = {
             "repository": str(tmp_path / "store"), "host": "shop-1", "databases": ["shop"], "paths": [],
             "exclude": [], "keep": {"daily": 7, "weekly": 0, "monthly": 12}, "timeout_minutes": 1, "jitter_minutes": 0,
+            "mail": "", "server_copy": "", "places": [],
             "state_directory": str(tmp_path / "state"), "cache_directory": str(tmp_path / "cache"),
             "lock_file": str(tmp_path / "lock"),
         }  # fmt: skip
@@ -254,6 +257,56 @@ def test_a_webhook_that_does_not_answer_is_said_without_its_address(
     assert "T0/secret" not in said
 
 
+@pytest.fixture
+def mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the mails are that this host's mail program has taken."""
+    box = tmp_path / "mailbox"
+    program = tmp_path / "sendmail"
+    program.write_text(f'#!/bin/sh\ntest "$*" = "-i -t" && exec cat >> {box}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(mail, "SENDMAIL", str(program))
+    return box
+
+
+def test_a_failure_reaches_the_mailbox_although_the_webhook_does_not_answer(
+    configure: Configure, mailbox: Path
+) -> None:
+    etc = configure(
+        webhook="http://127.0.0.1:9/x", mail="ops@shop.test", faults={"cat": "Fatal: pa55word no such host"}
+    )
+    assert run(etc) == 1
+    letter = email.message_from_string(mailbox.read_text())
+    assert (letter["To"], letter["Subject"]) == ("ops@shop.test", "Backup of shop-1 failed")
+    said = letter.get_payload(decode=True).decode()  # type: ignore[union-attr]
+    assert "the store cannot be reached" in said and "pa55word" not in said
+
+
+def test_a_failed_drill_reaches_webhook_and_mailbox_and_a_good_one_does_not(
+    configure: Configure, receiver: Any, mailbox: Path
+) -> None:
+    url, received = receiver
+    etc = configure(webhook=url, mail="ops@shop.test")
+    assert (run(etc), run(etc, "drill")) == (0, 0)
+    assert received == [] and not mailbox.exists()
+    configure(webhook=url, mail="ops@shop.test", faults={"corrupt": "yes"})
+    assert run(etc, "drill") == 1
+    assert "The restore drill of shop-1 failed" in received[0]["text"]
+    assert "Subject: The restore drill of shop-1 failed" in mailbox.read_text()
+
+
+def test_a_host_that_cannot_send_mail_says_so(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(mail="ops@shop.test", databases=[])
+    monkeypatch.setattr(mail, "SENDMAIL", str(tmp_path / "nothing"))
+    assert run(etc) == 1
+    assert "ops@shop.test was not told: there is no mail program on this host. Install one" in capsys.readouterr().err
+    (tmp_path / "nothing").write_text("#!/bin/sh\necho 'no route to the relay' >&2; exit 75\n")
+    (tmp_path / "nothing").chmod(0o755)
+    assert run(etc) == 1
+    assert "ops@shop.test was not told: no route to the relay" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
@@ -263,10 +316,20 @@ def test_a_webhook_that_does_not_answer_is_said_without_its_address(
         ("Fatal: x: The request signature we calculated does not match the signature", "refuses the keys"),
         ("Fatal: x: dial tcp 127.0.0.1:9: connect: connection refused", "cannot be reached"),
         ("Fatal: x: dial tcp: lookup nosuch.invalid on 10.0.0.1:53: no such host", "cannot be reached"),
-        ("Fatal: x: x509: certificate has expired or is not yet valid", "certificate is not trusted"),
+        ("Fatal: x: x509: certificate has expired or is not yet valid: current time 2026-11-26T02:00:00Z is "
+         "after 2026-11-25T00:00:00Z", "the store's certificate has expired"),
+        ("Fatal: x: x509: certificate has expired or is not yet valid: current time 2020-01-01T02:00:00Z is before "
+         "2026-11-25T00:00:00Z", "this host's clock is behind"),
+        ("Fatal: x: x509: certificate signed by unknown authority", "certificate is not trusted"),
+        ("error: open /certificate: permission denied\nFatal: x: Access Denied.", "refuses the keys"),
+        ("Fatal: x: Stat: 400 Bad Request", "another region"),
+        ("Fatal: x: Stat: The access key ID you provided does not exist in our records.", "refuses the keys"),
+        ("Save(<lock/f9>) returned error, retrying after 1.3s: client.PutObject: Error response code QuotaExceeded.",
+         "the bucket is full"),
+        ("ignoring error for /srv/a: ciphertext verification failed\nFatal: There were 2 errors", "for /srv/a: cipher"),
         ("Fatal: unable to create lock in backend: repository is already locked by PID 1", "another process holds"),
         ("Fatal: x: the region 'a' is wrong; expecting 'b'", "another region"),
-        ("save x: no space left on device", "no space left"),
+        ("save x: no space left on device", "a disk of this host is full"),
         ("Fatal: something new", "Fatal: something new"),
         ("", "restic ended with 1"),
     ],
@@ -288,8 +351,7 @@ TAKEN = [
 @pytest.mark.parametrize(
     ("wanted", "number"),
     [("latest", 3), ("1abc", 1), ("2026-01-02", 1), ("2026-01-02T01:00:01", 2), ("2026-01-02 01:00:00", 1),
-     ("2026-01-02T01:00:00.123456Z", 2),
-     ("2099-01-01", 3)],
+     ("2026-01-02T01:00:00.123456Z", 2), ("2026-06-01", 3)],
 )  # fmt: skip
 def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, number: int) -> None:
     assert restore.choose(TAKEN, wanted, "database shop") is TAKEN[number - 1]
@@ -298,6 +360,7 @@ def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, nu
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [("2025-12-31", "is as old as 2025-12-31"), ("2026-13-01", "is no time"),
+     ("2099-01-01", "is in the future; the newest backup of database shop is of 2026-01-03T02"),
      ("dead", "there is no snapshot 'dead'"), ("1", "no snapshot '1'")],
 )  # fmt: skip
 def test_a_snapshot_that_is_not_there_is_said(wanted: str, words: str) -> None:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "pgbackrest" / "files"))
 
 import shipshape_pgbackrest.drill as drill
+import shipshape_pgbackrest.mail as mail
 import shipshape_pgbackrest.promote as promote
 import shipshape_pgbackrest.restore as restore
 import shipshape_pgbackrest.run as run
@@ -38,7 +39,8 @@ def settings(tmp_path: Path) -> tool.Settings:
     values = {
         "host": "db-1", "repository": "s3:s3.test/b/pgbackrest/db-1", "recovery_days": 7, "archive_timeout_seconds": 60,
         "pgbackrest_configuration": str(tmp_path / "pgbackrest.conf"), "postgresql_version": "15", "behind_minutes": 10,
-        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "state_directory": str(tmp_path / "state"),
+        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "mail": "",
+        "state_directory": str(tmp_path / "state"),
         "lock_file": str(tmp_path / "lock"), "clusters_directory": str(tmp_path / "data"),
         "configurations_directory": str(tmp_path / "etc"),
     }  # fmt: skip
@@ -101,6 +103,23 @@ def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> No
             "P00  INFO: --ca-file=/certificates\nP00  ERROR: [055]: unable to open missing",
             "no repository in that bucket",
         ),
+        (
+            "P00  ERROR: [025]: new backup label '20261126-0200F' is not later than latest backup label '2027'",
+            "set back",
+        ),
+        (
+            "P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n<Code>QuotaExceeded</Code>",
+            "the bucket is full",
+        ),
+        ("P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n<Code>RequestTimeTooSkewed</Code>", "clock"),
+        (
+            "P00  ERROR: [095]: unable to load info file: CryptoError: unable to verify certificate presented by "
+            "'s3.test:443': [10] certificate has expired",
+            "certificate has expired. Whoever",
+        ),
+        ("P00  ERROR: [095]: unable to verify certificate: [9] certificate is not yet valid", "clock is behind"),
+        ("P00  ERROR: [095]: unable to verify certificate: [20] unable to get local issuer", "not trusted"),
+        ("P00  ERROR: [041]: unable to write: [28] No space left on device", "a disk of this host is full"),
         ("P00  ERROR: [039]: HTTP request failed with 403 (Forbidden):\n*** Path/Query ***", "refuses the keys"),
         ("P00  ERROR: [049]: unable to get address for 'nowhere.test': [-2] Name", "cannot be reached"),
         ("P00  ERROR: [028]: backup info and archive info do not match the database", "of another cluster"),
@@ -114,6 +133,25 @@ def test_what_pgbackrest_says_is_told_in_words(output: str, words: str) -> None:
 
 def test_no_secret_is_in_a_message(settings: tool.Settings) -> None:
     assert settings.scrub("key s3cret, password pass'word 1") == "key (secret), password (secret)"
+
+
+def test_a_failure_goes_by_mail_too_without_a_secret(settings: tool.Settings, monkeypatch: Any) -> None:
+    sent: list[tuple[str, ...]] = []
+    monkeypatch.setattr(mail, "send", lambda *letter: sent.append(letter))
+    run.cry(settings, "The archive is behind:", ["s3cret"])
+    assert sent == []
+    settings.mail = "ops@shop.test"
+    run.cry(settings, "The archive is behind:", ["s3cret"])
+    assert sent == [("ops@shop.test", "The archive is behind", "The archive is behind:\n• (secret)")]
+
+
+def test_a_second_backup_is_refused_and_says_who_is_at_it(settings: tool.Settings) -> None:
+    with run.lock(settings, "backup"):
+        with pytest.raises(tool.Busy, match=rf"another backup is running: process {os.getpid()}, since 20"):
+            with run.lock(settings, "backup"):
+                pass
+        with run.lock(settings, "restore"):  # beside a backup
+            pass
 
 
 def test_only_what_gives_back_what_was_written_counts() -> None:

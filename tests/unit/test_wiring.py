@@ -56,11 +56,15 @@ all:
 class Wired:
     """The variables of one host with the wiring in force, as a play with `vars_files` has them."""
 
+    roles: tuple[str, ...] = ("nginx", "traefik", "postgresql", "pgbackrest")
+
     def __init__(self, directory: Path, host: str, **extra: Any) -> None:
-        source = directory / "hosts.yml"
-        source.write_text(INVENTORY)
+        (directory / "hosts.yml").write_text(INVENTORY)
+        self.read([directory / "hosts.yml"], host, extra)
+
+    def read(self, sources: list[Path], host: str, extra: dict[str, Any]) -> None:
         self.loader = DataLoader()
-        inventory = InventoryManager(self.loader, [str(source)])
+        inventory = InventoryManager(self.loader, [str(source) for source in sources])
         manager = VariableManager(self.loader, inventory)
         self.variables = dict(manager.get_vars(host=inventory.get_host(host)))
         self.variables["hostvars"] = HostVars(inventory, manager, self.loader)
@@ -68,7 +72,7 @@ class Wired:
         defaults, fixed = (
             {
                 name: value
-                for role in ("nginx", "traefik", "postgresql", "pgbackrest")
+                for role in self.roles
                 for name, value in self.loader.load_from_file(
                     str(ROOT / "roles" / role / part / "main.yml"), trusted_as_template=True
                 ).items()
@@ -328,9 +332,9 @@ def test_each_wired_variable_is_an_input_of_its_role(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["backup_keep", "backup_schedule", "backup_webhook", "certbot_directory",
+    ["backup_keep", "backup_schedule", "backup_webhook", "backup_drill_schedule", "backup_mail", "certbot_directory",
      "certbot_staging", "certbot_webroot", "nginx_acme_webroot", "postgresql_listen_addresses",
-     "pgbackrest_drill_schedule", "pgbackrest_full_schedule", "pgbackrest_differential_schedule"],
+     "pgbackrest_drill_schedule", "pgbackrest_full_schedule", "pgbackrest_differential_schedule", "pgbackrest_mail"],
 )  # fmt: skip
 def test_the_wirings_defaults_are_the_roles_defaults(name: str, tmp_path: Path) -> None:
     defaults = yaml.safe_load((ROLES[name.split("_")[0]].parents[1] / "defaults" / "main.yml").read_text())

@@ -1,16 +1,18 @@
-"""The command line: run, list, restore-database, restore-files, drill, check, open, unlock."""
+"""The command line: run, list, restore-database, restore-files, drill, check, open, manifest, remove, unlock."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from shipshape_backup import manifest
 from shipshape_backup.drill import drill
-from shipshape_backup.restore import restore_database, restore_files, verified, what
+from shipshape_backup.restore import choose, restore_database, restore_files, verified, what
 from shipshape_backup.run import run
 from shipshape_backup.store import Busy, Failure, Restic, Settings
 
@@ -46,6 +48,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--if-changed", action="store_true", help="only when the configuration is another than last time"
     )
     commands.add_parser("drill", help="rehearse: read the newest backups to their end, compare the files, report")
+    command = commands.add_parser("manifest", help="all state that this host has, and where its copy is")
+    command.add_argument("--json", action="store_true")
+    command = commands.add_parser(
+        "remove", help="backups by their ids, such as those of a time when the clock was wrong"
+    )
+    command.add_argument("snapshot", nargs="+")
     commands.add_parser("unlock", help="remove locks of other processes from the repository")
     return parser.parse_args(arguments)
 
@@ -73,12 +81,38 @@ def open_repository(settings: Settings, restic: Restic, if_changed: bool) -> Non
     print(f"repository {identity[:8]} {'made' if made else 'opens'}")
 
 
+def show_manifest(settings: Settings, as_json: bool) -> None:
+    rows = manifest.state(settings)
+    if as_json:
+        print(manifest.text_of(settings, rows), end="")
+        return
+    widths = [max((len(row[name]) for row in rows), default=0) for name in ("kind", "what")]
+    for row in rows:
+        print(f"{row['kind']:{widths[0]}}  {row['what']:{widths[1]}}  {row['copy']}")
+    missing = manifest.uncovered(rows)
+    print(f"{len(missing)} of {len(rows)} have no copy" if missing else "everything has a copy, or is made anew")
+
+
+def remove(restic: Restic, wanted: list[str]) -> None:
+    """Those of Shipshape alone, all of them or none."""
+    for identity in wanted:
+        if not re.fullmatch("[0-9a-f]{4,64}", identity):
+            raise Failure(f"'{identity}' is no id of a backup; shipshape-backup list has them. Nothing was removed")
+    found = [choose(restic.snapshots(), identity, "this host") for identity in wanted]
+    restic.call("forget", *(snapshot["id"] for snapshot in found))
+    for snapshot in found:
+        print(f"removed {snapshot['time'][:19]}  {snapshot['id'][:8]}  {what(snapshot)}")
+
+
 def dispatch(settings: Settings, options: argparse.Namespace) -> int:
     restic = Restic(settings)
     if options.command == "run":
         return run(settings, options.scheduled)
     if options.command == "drill":
         return drill(settings)
+    if options.command == "manifest":
+        show_manifest(settings, options.json)
+        return 0
     if options.command == "list":
         show_list(restic, options.json)
     elif options.command == "restore-database":
@@ -96,6 +130,8 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
         print(restic.call("check", *(["--read-data"] if options.read_data else [])).strip())
     elif options.command == "open":
         open_repository(settings, restic, options.if_changed)
+    elif options.command == "remove":
+        remove(restic, options.snapshot)
     elif options.command == "unlock":
         print(restic.call("unlock", "--remove-all").strip())
     return 0

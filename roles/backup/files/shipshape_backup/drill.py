@@ -16,7 +16,7 @@ from typing import Any
 
 from shipshape_backup.make import list_files
 from shipshape_backup.postgres import as_postgres, file_of, tag_of
-from shipshape_backup.restore import choose, verified
+from shipshape_backup.restore import choose, require_space, verified
 from shipshape_backup.run import lock, tell_of, watch, write
 from shipshape_backup.store import CHUNK, FILES, Failure, Restic, Settings, end, moment, now, text_of
 
@@ -36,14 +36,13 @@ def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
     started = time.monotonic()
     snapshot = choose(verified(restic, FILES), "latest", "files")
     files = list_files(restic, snapshot["id"])
-    size, free = sum(node.get("size", 0) for node in files), shutil.disk_usage(directory.parent).free
-    if free < size * 1.1:
-        raise Failure(f"{directory.parent} has {free >> 20} MB left, and the files of the backup take {size >> 20} MB")
+    size = sum(node.get("size", 0) for node in files)
     shutil.rmtree(directory, ignore_errors=True)  # of a drill that was killed
+    require_space(directory, size, "what is rehearsed")
     directory.mkdir(mode=0o700)
     wrong, same, changed = [], 0, 0
     try:
-        restic.call("restore", snapshot["id"], "--target", str(directory))
+        restic.call("restore", *restic.reading, snapshot["id"], "--target", str(directory))
         for node in files:
             live, restored = Path(node["path"]), directory / str(node["path"]).lstrip("/")
             if not restored.is_file():
@@ -112,15 +111,19 @@ def drill(settings: Settings) -> int:
         report["status"] = "failed" if report["failures"] else "ok"
         report["seconds"] = round(time.monotonic() - started)
         directory = settings.state / "drills"
-        directory.mkdir(exist_ok=True)
-        os.chmod(directory, 0o755)
-        write(directory / f"{now():%Y-%m-%dT%H%M%S}.json", json.dumps(report, indent=2) + "\n")
+        try:
+            directory.mkdir(exist_ok=True)
+            os.chmod(directory, 0o755)
+            write(directory / f"{now():%Y-%m-%dT%H%M%S}.json", json.dumps(report, indent=2) + "\n")
+            if not report["failures"]:
+                write(settings.state / "last-drill-success", now().isoformat() + "\n")
+        except OSError as error:  # a full disk, of which somebody has to hear all the same
+            report["failures"].append(f"the report of the drill cannot be written to {directory}: {error.strerror}")
         if report["failures"]:
             for text in report["failures"]:
                 print(f"shipshape-backup: {text}", file=sys.stderr)
             tell_of(settings, f"The restore drill of {settings.host} failed:", report["failures"])
             return 1
-        write(settings.state / "last-drill-success", now().isoformat() + "\n")
         for database in report["databases"]:
             print("database {name} of {taken}: {bytes} bytes, readable to the end, in {seconds} s".format(**database))
         if report["files"]:

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, tag_of
-from shipshape_backup.store import CHUNK, FILES, MARK, UNVERIFIED, Failure, Restic, end, meaning, moment, text_of
+from shipshape_backup.store import (
+    CHUNK,
+    FILES,
+    MARK,
+    UNVERIFIED,
+    Failure,
+    NotStored,
+    Restic,
+    end,
+    give_up,
+    meaning,
+    moment,
+    text_of,
+)
 
 SAMPLE = 5  # files read back from each snapshot of paths
 
@@ -26,6 +39,7 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
     with tempfile.TemporaryFile() as dump_err, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         dump = as_postgres(*dump_command, conninfo(name), stdout=subprocess.PIPE, stderr=dump_err)
         upload = restic.start(*upload_command, *tags, stdin=subprocess.PIPE, stdout=out, stderr=err)
+        give_up(upload, err)
         assert dump.stdout and upload.stdin
         try:
             while chunk := dump.stdout.read(CHUNK):
@@ -43,7 +57,7 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
             end(upload)
             end(dump)
         if upload.returncode != 0:
-            raise Failure(f"database {name} was dumped and not stored: {meaning(text_of(err), upload.returncode)}")
+            raise NotStored(f"database {name} was dumped and not stored: {meaning(text_of(err), upload.returncode)}")
         snapshot = snapshot_of(text_of(out))
     read_back = hashlib.sha256()
     for chunk in restic.read(snapshot, "/" + file_of(name)):
@@ -72,12 +86,13 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
     # Status 3: a snapshot was made, and some files could not be read.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = restic.start("backup", "--json", *tags, *excludes, "--", *paths, stdout=out, stderr=err)
+        give_up(process, err)
         try:
             code = process.wait()
         finally:
             end(process)
         if code not in (0, 3):
-            raise Failure(f"the paths were not stored: {meaning(text_of(err), code)}")
+            raise NotStored(f"the paths were read and not stored: {meaning(text_of(err), code)}")
         if code == 3:
             raise Failure(
                 f"some files cannot be read, so the backup of the paths is not whole: {text_of(err).strip()[:500]}"
@@ -95,7 +110,7 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
 
 
 def list_files(restic: Restic, snapshot: str) -> list[dict[str, Any]]:
-    nodes = (json.loads(line) for line in restic.call("ls", "--json", snapshot).splitlines())
+    nodes = (json.loads(line) for line in restic.call("ls", "--json", *restic.reading, snapshot).splitlines())
     return [node for node in nodes if node.get("type") == "file"]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from shipshape_backup.make import list_files
 from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, psql, tag_of
-from shipshape_backup.store import FILES, UNVERIFIED, Failure, Restic, end, moment, text_of
+from shipshape_backup.store import FILES, UNVERIFIED, Failure, Restic, end, moment, now, text_of
 
 
 def verified(restic: Restic, *tags: str) -> list[dict[str, Any]]:
@@ -35,9 +37,14 @@ def choose(snapshots: list[dict[str, Any]], wanted: str, label: str) -> dict[str
             raise Failure(
                 f"snapshot '{wanted}' is no time; write it as 2026-01-31T02:00:00 (UTC) or 2026-01-31"
             ) from error
+        newest = f"the newest backup of {label} is of {snapshots[-1]['time'][:19]}"
+        if until > now():
+            raise Failure(f"{wanted} is in the future; {newest}. Say latest for that one")
         before = [snapshot for snapshot in snapshots if moment(snapshot["time"]) <= until]
         if not before:
-            raise Failure(f"no backup of {label} is as old as {wanted}; the first is of {snapshots[0]['time'][:19]}")
+            raise Failure(
+                f"no backup of {label} is as old as {wanted}; the first is of {snapshots[0]['time'][:19]}, {newest}"
+            )
         return before[-1]
     found = [snapshot for snapshot in snapshots if len(wanted) >= 4 and snapshot["id"].startswith(wanted)]
     if len(found) != 1:
@@ -46,12 +53,25 @@ def choose(snapshots: list[dict[str, Any]], wanted: str, label: str) -> dict[str
     return found[0]
 
 
+def require_space(directory: Path, size: int, what: str) -> None:
+    """`what` takes `size` bytes; a tenth more is asked for, so that nothing is left full."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < size * 1.1:
+        raise Failure(
+            f"{directory} has {free >> 20} MB left, and {what} takes {size >> 20} MB. Make room, or choose another disk"
+        )
+
+
 def restore_database(restic: Restic, name: str, wanted: str, into: str) -> dict[str, Any]:
     started = time.monotonic()
     into = into or f"{name}_restored"
     snapshot = choose(verified(restic, tag_of(name)), wanted, f"database {name}")
     if exists(into):
         raise Failure(f"database {into} exists and is not overwritten. Choose another name (into), or drop it first")
+    dump = sum(node.get("size", 0) for node in list_files(restic, snapshot["id"]))
+    live = psql("SELECT pg_database_size(oid) FROM pg_database WHERE datname = :'name'", name=name)
+    require_space(Path(psql("SHOW data_directory")), max(dump, int(live or 0)), f"database {name}")
     create(name, into)
     try:
         load(restic, snapshot, name, into)
@@ -115,9 +135,20 @@ def restore_files(restic: Restic, wanted: str, target: str, paths: list[str]) ->
     directory = Path(target or restic.settings.state / "restored" / snapshot["id"][:8])
     if directory.exists() and any(directory.iterdir()):
         raise Failure(f"{directory} is not empty and nothing is overwritten. Choose another directory (--target)")
+    wanted_files = [
+        node
+        for node in list_files(restic, snapshot["id"])
+        if not paths or any(Path(path) in (Path(node["path"]), *Path(node["path"]).parents) for path in paths)
+    ]
+    require_space(directory, sum(node.get("size", 0) for node in wanted_files), "what is restored")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     restic.call(
-        "restore", snapshot["id"], "--target", str(directory), *[part for path in paths for part in ("--include", path)]
+        "restore",
+        *restic.reading,
+        snapshot["id"],
+        "--target",
+        str(directory),
+        *[part for path in paths for part in ("--include", path)],
     )
     files = sum(len(names) for _, _, names in os.walk(directory))
     if not files:

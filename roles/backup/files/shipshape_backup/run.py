@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import json
 import os
@@ -13,9 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
+from shipshape_backup import mail, manifest
 from shipshape_backup.make import back_up_database, back_up_paths, forget
-from shipshape_backup.store import UNVERIFIED, Busy, Failure, Restic, Settings, Stopped, now
+from shipshape_backup.store import UNVERIFIED, Busy, Failure, NotStored, Restic, Settings, Stopped, moment, now
 from shipshape_backup.webhook import NotTold, points, tell
+
+TOLERANCE = datetime.timedelta(minutes=10)  # by which clocks may differ
 
 
 @contextmanager
@@ -77,6 +81,7 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
             "the repository was gone, and the earlier backups with it. A new one was made; it holds this run only"
         )
     restic.call("unlock")  # of runs that are dead, no others
+    failures += ahead(restic)
     leftover = [str(snapshot["id"]) for snapshot in restic.snapshots(UNVERIFIED)]
     if leftover:
         restic.call("forget", *leftover)
@@ -88,11 +93,15 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
             raise
         except Failure as failure:
             failures.append(str(failure))
+            report["not_stored"] += isinstance(failure, NotStored)
             return None
 
     for name in settings.databases:
         done = attempt(lambda name=name: back_up_database(restic, name))  # type: ignore[misc]
         report["databases"] += [done] if done else []
+    rows = manifest.state(settings)
+    report["uncovered"] = manifest.uncovered(rows)
+    write(settings.state / "manifest.json", manifest.text_of(settings, rows))
     missing = [path for path in settings.paths if not os.path.lexists(path)]
     failures += [f"path {path} is to be backed up and does not exist on this host" for path in missing]
     present = [path for path in settings.paths if path not in missing]
@@ -105,6 +114,20 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
             forget(restic)
         except Failure as failure:
             failures.append(f"the backup was made, and old ones could not be removed: {failure}")
+
+
+def ahead(restic: Restic) -> list[str]:
+    """What is to be said when a backup is of a time to come: by dates that are wrong, a new one could go at once."""
+    present = now()
+    found = [snapshot for snapshot in restic.snapshots() if moment(snapshot["time"]) > present + TOLERANCE]
+    if not found:
+        return []
+    last = found[-1]
+    return [
+        f"backup {last['id'][:8]} is of {last['time'][:19]}, and this host's clock says {present:%Y-%m-%dT%H:%M:%S}. "
+        "No old backups are removed until that is settled. If the clock was set back, set it right: timedatectl. "
+        f"If it was ahead once, and is right now: shipshape-backup remove {' '.join(s['id'][:8] for s in found)}"
+    ]
 
 
 def name_snapshots(restic: Restic, stored: list[dict[str, Any]]) -> None:
@@ -123,7 +146,8 @@ def run(settings: Settings, scheduled: bool) -> int:
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "repository": settings.repository, "repository_id": None,
             "started": started.isoformat(), "finished": None, "seconds": None,
-            "databases": [], "files": None, "failures": [],
+            "databases": [], "files": None, "failures": [], "not_stored": 0,
+            "uncovered": [],
         }  # fmt: skip
         if not settings.databases and not settings.paths:
             report["failures"].append("there is nothing to back up: backup_databases and backup_paths are empty")
@@ -144,26 +168,43 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     report["finished"] = now().isoformat()
     report["seconds"] = round(time.time() - started)
     report["repository_id"] = report["repository_id"] or previous(settings).get("repository_id")
-    write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+    try:
+        write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+        if not report["failures"]:
+            write(settings.state / "last-success", report["finished"] + "\n")
+    except OSError as error:  # a full disk, of which somebody has to hear all the same
+        report["failures"].append(f"the report of the backup cannot be written to {settings.state}: {error.strerror}")
     if report["failures"]:
         for failure in report["failures"]:
             print(f"shipshape-backup: {failure}", file=sys.stderr)
-        tell_of(settings, f"Backup of {settings.host} failed:", report["failures"])
+        made = report["not_stored"] == len(report["failures"])
+        tell_of(
+            settings,
+            f"Backup of {settings.host} was made and not uploaded:" if made else f"Backup of {settings.host} failed:",
+            report["failures"],
+        )
         return 1
-    write(settings.state / "last-success", report["finished"] + "\n")
     for database in report["databases"]:
         print(f"database {database['name']}: snapshot {database['snapshot']}, {database['bytes']} bytes, read back")
     files = report["files"]
     if files:
         print(f"paths {' '.join(files['paths'])}: snapshot {files['snapshot']}, {files['files']} files")
+    if report["uncovered"]:
+        print(f"no copy is made of {', '.join(report['uncovered'])}; backup.paths takes what should have one")
     print(f"backup of {settings.host} done in {report['seconds']} s, stored in {settings.repository}")
     return 0
 
 
 def tell_of(settings: Settings, headline: str, failures: list[str]) -> None:
-    if not settings.webhook:
-        return
-    try:
-        tell(settings.webhook, settings.scrub(points(headline, failures)))
-    except NotTold as error:
-        print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    """By webhook and by mail, whichever are configured; that one does not work does not keep the other from it."""
+    text = settings.scrub(points(headline, failures))
+    if settings.webhook:
+        try:
+            tell(settings.webhook, text)
+        except NotTold as error:
+            print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    if settings.mail:
+        try:
+            mail.send(settings.mail, headline.rstrip(":"), text)
+        except mail.NotSent as error:
+            print(f"shipshape-backup: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

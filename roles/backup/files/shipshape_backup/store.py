@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -11,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import IO, Any, Iterator
@@ -19,28 +21,50 @@ CHUNK = 1 << 20
 OPEN_TIMEOUT = 60  # seconds until a store that says nothing counts as unreachable
 MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
 
+FULL = "the bucket is full: its quota is used up"
 #: What restic says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
     (r"wrong password or no key found|status 12\b",
      "the repository exists and backup_password does not open it. Give the password it was made with"),
+    (r"quota ?exceeded|StorageFull|minimum free drive threshold|Insufficient Storage",
+     f"{FULL}. Nothing that was stored is lost, and it can be restored. Raise the quota at the provider of the store"),
+    (r"RequestTimeTooSkewed|difference between the request time",
+     "this host's clock is wrong, so the store refuses what it signs. Set the clock: timedatectl"),
     (r"Access Key Id|InvalidAccessKeyId|signature we calculated|SignatureDoesNotMatch|Access ?Denied|Forbidden",
      "the store refuses the keys. Check access_key and secret_key of backup_s3, and what they may do with the bucket"),
-    (r"region .* is wrong|AuthorizationHeaderMalformed", "the bucket is in another region. Check region of backup_s3"),
+    (r"region .* is wrong|AuthorizationHeaderMalformed|400 Bad Request|301 Moved Permanently",
+     "the bucket is in another region. Check region of backup_s3"),
+    (r"x509: certificate has expired or is not yet valid: current time \S+ is before",
+     "the store's certificate is not valid yet, so this host's clock is behind. Set it: timedatectl"),
+    (r"x509: certificate has expired",
+     "the store's certificate has expired. Whoever runs the store has to renew it; or this host's clock is ahead: "
+     "timedatectl"),
     (r"x509:|certificate", "the store's certificate is not trusted. Check it, this host's clock and CA certificates"),
     (r"no such host|connection refused|no route to host|network is unreachable|i/o timeout|timed out|deadline exceeded|"
      r"connection reset|server misbehaving|Bad Gateway|Service Unavailable|Gateway Time",
      "the store cannot be reached. Check endpoint of backup_s3 and the network"),
     (r"already locked|status 11\b", "another process holds the repository. If none does: shipshape-backup unlock"),
-    (r"no space left|QuotaExceeded|StorageFull", "there is no space left"),
+    (r"ciphertext verification failed|pack ID does not match|hash mismatch|invalid hash|does not match id|damaged pack",
+     "an object of the repository is damaged, and what depends on it cannot be restored; shipshape-backup check "
+     "--read-data says what else is. Begin a new repository beside this one by another backup_prefix, and keep this "
+     "one for what is whole in it"),
+    (r"no space left", "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"),
     (r"bucket does not exist|NoSuchBucket", "the bucket does not exist"),
     (r"unsupported repository version", "the repository was made by a newer restic. Choose another backup_prefix here"),
 )  # fmt: skip
+#: Of these, so many from the first on do not change by trying again.
+LASTING = 8
 ABSENT = re.compile(
     r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
     r"repository does not exist|config: no such file or directory"
 )
-# From 0.17 on restic tries again for a quarter of an hour; what one of these says does not change by that.
-HOPELESS = re.compile(ABSENT.pattern + "|" + "|".join(pattern for pattern, _ in MEANINGS[:4]))
+# Restic tries again for a minute, from 0.17 on for a quarter of an hour, which does not change what one of these says.
+HOPELESS = re.compile("|".join([ABSENT.pattern, *(pattern for pattern, _ in MEANINGS[:LASTING])]), re.IGNORECASE)
+# In the middle of a run only in what restic says of its store: what it says of files has names in it, which may be any.
+GIVE_UP = re.compile(
+    "returned error, retrying after [^:]*: .*(?:" + "|".join(pattern for pattern, _ in MEANINGS[:LASTING]) + ")",
+    re.IGNORECASE,
+)
 
 
 class Failure(Exception):
@@ -51,19 +75,24 @@ class Stopped(Failure):
     """The run as a whole is to end: it took too long, or somebody told it to."""
 
 
+class NotStored(Failure):
+    """What was to be stored was there, and did not get into the repository."""
+
+
 class Busy(Failure):
     """Another run holds the lock."""
 
 
 def meaning(output: str, code: int) -> str:
-    """Restic's output in words of ours, followed by its own."""
+    """Restic's output in words of ours, followed by its own line that says so."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith("Fatal:") and "context canceled" not in line]
     retried = [line for line in lines if "retrying after" in line]
     own = (fatal[:1] or retried[-1:] or lines[-1:] or [f"restic ended with {code}"])[0]
     for pattern, words in MEANINGS:
-        if re.search(pattern, f"{output} status {code} "):
-            return f"{words} ({own})"
+        found = [line for line in [*fatal, *reversed(retried), *lines] if re.search(pattern, line, re.IGNORECASE)]
+        if found or re.search(pattern, f" status {code} "):
+            return f"{words} ({(found or [own])[0]})"
     return own
 
 
@@ -101,6 +130,9 @@ class Settings:
         self.state = Path(values["state_directory"])
         self.cache = Path(values["cache_directory"])
         self.lock = Path(values["lock_file"])
+        self.mail: str = values["mail"]
+        self.server_copy: str = values["server_copy"]
+        self.places: list[dict[str, str]] = values["places"]
         self.webhook = self.credentials.pop("SHIPSHAPE_WEBHOOK", "")
 
     def fingerprint(self) -> str:
@@ -133,9 +165,25 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+def give_up(process: subprocess.Popen[bytes], err: IO[bytes]) -> None:
+    """End it when its store says what does not change by trying again; returns at once."""
+
+    def look() -> None:
+        while process.poll() is None:
+            with contextlib.suppress(OSError, ValueError):  # closed, since the process has ended meanwhile
+                # Not by seek: the child writes at the same offset.
+                if GIVE_UP.search(os.pread(err.fileno(), CHUNK, 0).decode("utf-8", "replace")):
+                    end(process)
+            time.sleep(0.2)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
 class Restic:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: What commands that only read are called with. A lock is an object, too, which a full bucket does not take.
+        self.reading: list[str] = []
         self.environment = {
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": "/root",
@@ -153,6 +201,7 @@ class Restic:
     def call(self, *arguments: str) -> str:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            give_up(process, err)
             try:
                 code = process.wait()
             finally:
@@ -192,13 +241,24 @@ class Restic:
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Those with all the tags, oldest first."""
-        found = parsed(self.call("snapshots", "--json", "--tag", ",".join((MARK, *tags)))) or []
+        command = ["snapshots", "--json", "--tag", ",".join((MARK, *tags))]
+        try:
+            out = self.call(*command, *self.reading)
+        except Failure as failure:
+            if FULL not in str(failure):
+                raise
+            self.reading = ["--no-lock"]
+            out = self.call(*command, *self.reading)
+        found = parsed(out) or []
         return sorted(found, key=lambda snapshot: moment(snapshot["time"]))
 
     def read(self, snapshot: str, path: str) -> Iterator[bytes]:
         """A file's content as the repository has it; data never comes from a cache on this host."""
         with tempfile.TemporaryFile() as err:
-            process = self.start("dump", "--no-cache", snapshot, path, stdout=subprocess.PIPE, stderr=err)
+            process = self.start(
+                "dump", "--no-cache", *self.reading, snapshot, path, stdout=subprocess.PIPE, stderr=err
+            )
+            give_up(process, err)
             try:
                 assert process.stdout
                 while chunk := process.stdout.read(CHUNK):

@@ -145,11 +145,15 @@ def finish(settings: Settings, report: dict[str, Any], seconds: float) -> int:
     report["seconds"] = round(seconds)
     report["status"] = "failed" if report["failures"] else "ok"
     name = f"{from_epoch(time.time()):%Y-%m-%dT%H%M%S}.json"
-    write(settings.state / "drills" / name, json.dumps(report, indent=2) + "\n")
+    try:
+        write(settings.state / "drills" / name, json.dumps(report, indent=2) + "\n")
+        if not report["failures"]:
+            write(settings.state / "last-drill-success", now().isoformat() + "\n")
+    except OSError as error:  # a full disk, of which somebody has to hear all the same
+        report["failures"].append(f"the report of the drill cannot be written to {settings.state}: {error.strerror}")
     if report["failures"]:
         cry(settings, f"The restore drill of PostgreSQL on {settings.host} failed:", report["failures"])
         return 1
-    write(settings.state / "last-drill-success", now().isoformat() + "\n")
     print(
         f"drill of {settings.host}: backup {report['backup']} and the log up to {report['up_to']} answered queries "
         f"after {report['rto_seconds']} s; a loss now would cost {report['rpo_seconds']} s. {report['tables']} tables "

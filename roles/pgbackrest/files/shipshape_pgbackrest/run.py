@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterator
 
+from shipshape_pgbackrest import mail
 from shipshape_pgbackrest.tool import (
     Busy,
     Failure,
@@ -111,22 +112,33 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
             signal.setitimer(signal.ITIMER_REAL, 0)
         report["finished"] = now().isoformat()
         report["seconds"] = round(time.monotonic() - started)
-        write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+        try:
+            write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
+            if not report["failures"]:
+                write(settings.state / "last-success", report["finished"] + "\n")
+        except OSError as error:  # a full disk, of which somebody has to hear all the same
+            words = f"the report of the backup cannot be written to {settings.state}: {error.strerror}"
+            report["failures"].append(words)
         if report["failures"]:
             cry(settings, f"Backup of PostgreSQL on {settings.host} failed:", report["failures"])
             return 1
-        write(settings.state / "last-success", report["finished"] + "\n")
         print(f"{report['type']} backup {report['label']}: {report['bytes']} bytes of database, "
               f"{report['stored']} stored, read back, in {report['seconds']} s")  # fmt: skip
         return 0
 
 
 def cry(settings: Settings, headline: str, lines: list[str]) -> None:
+    """To whoever reads the journal, and by webhook and mail, whichever are configured."""
     for line in lines:
         print(f"shipshape-pgbackrest: {settings.scrub(line)}", file=sys.stderr)
-    if not settings.webhook:
-        return
-    try:
-        tell(settings.webhook, settings.scrub(points(headline, lines)))
-    except NotTold as error:
-        print(f"shipshape-pgbackrest: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    text = settings.scrub(points(headline, lines))
+    if settings.webhook:
+        try:
+            tell(settings.webhook, text)
+        except NotTold as error:
+            print(f"shipshape-pgbackrest: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
+    if settings.mail:
+        try:
+            mail.send(settings.mail, headline.rstrip(":"), text)
+        except mail.NotSent as error:
+            print(f"shipshape-pgbackrest: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

@@ -19,8 +19,22 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: What pgBackRest says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
+    (r"new backup label .* is not later than",
+     "the newest backup is of a time to come: this host's clock was set back, or was ahead when that one was made. Set "
+     "it right: timedatectl. If it is right now, the next backup is possible once that time has come"),
+    (r"certificate has expired",
+     "the store's certificate has expired. Whoever runs the store has to renew it; or this host's clock is ahead: "
+     "timedatectl"),
+    (r"certificate is not yet valid",
+     "the store's certificate is not valid yet, so this host's clock is behind. Set it: timedatectl"),
+    (r"certificate", "the store's certificate is not trusted. Check it, this host's clock and CA certificates"),
     (r"cipher header invalid|CryptoError|unable to flush|FormatError",
      "the repository exists and backup_password does not open it. Give the password it was made with"),
+    (r"QuotaExceeded|StorageFull|minimum free drive threshold|\b507\b",
+     "the bucket is full: its quota is used up. Nothing that was stored is lost, and it can be restored. Raise the "
+     "quota at the provider of the store"),
+    (r"RequestTimeTooSkewed|difference between the request time",
+     "this host's clock is wrong, so the store refuses what it signs. Set the clock: timedatectl"),
     (r"SignatureDoesNotMatch|InvalidAccessKeyId|Access ?Denied|\b403\b",
      "the store refuses the keys. Check access_key and secret_key of backup.s3, and what they may do with the bucket"),
     (r"AuthorizationHeaderMalformed|region .* is wrong|PermanentRedirect",
@@ -28,11 +42,10 @@ MEANINGS = (
     (r"\[055\]|FileMissingError",
      "there is no repository in that bucket. Check bucket of backup.s3; shipshape-pgbackrest open makes one"),
     (r"NoSuchBucket", "the bucket does not exist. pgBackRest makes none: create it at the provider"),
-    (r"certificate", "the store's certificate is not trusted. Check it, this host's clock and CA certificates"),
     (r"unable to get address|Connection refused|[Tt]imeout connecting|No route to host|Network is unreachable|"
      r"Connection timed out|\b50[234]\b|unexpected eof|timeout after .* waiting for (read|write)",
      "the store cannot be reached. Check endpoint of backup.s3 and the network"),
-    (r"No space left|QuotaExceeded|StorageFull", "there is no space left"),
+    (r"No space left", "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"),
     (r"\[028\]|do not match the database",
      "the repository has the backups of another cluster: this one's data directory was made anew. They are worth "
      "keeping, so give this one a place of its own (pgbackrest_path)"),
@@ -102,6 +115,7 @@ class Settings:
         self.behind_minutes: int = values["behind_minutes"]
         self.timeout_minutes: int = values["timeout_minutes"]
         self.jitter_minutes: int = values["jitter_minutes"]
+        self.mail: str = values["mail"]
         self.state = Path(values["state_directory"])
         self.lock = Path(values["lock_file"])
         self.clusters = Path(values.get("clusters_directory", "/var/lib/postgresql")) / self.version

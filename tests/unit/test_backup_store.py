@@ -1,0 +1,259 @@
+"""The backup program with a real restic and a real S3 store: what it says of the store's faults, and what comes after.
+
+After each of them what was stored is still there and can be restored, and the next run succeeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit import restic_lab, s3_lab
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
+
+import shipshape_backup.__main__ as program
+import shipshape_backup.mail as mail
+import shipshape_backup.store as store
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Shop:
+    """A host with a folder of photos and one database, whose backups are in a bucket, or else in a directory."""
+
+    bucket: s3_lab.Store
+
+    def __init__(self, root: Path, repository: restic_lab.Repository, bucket: s3_lab.Store | None = None) -> None:
+        self.root, self.repository = root, repository
+        if bucket:
+            self.bucket = bucket
+        self.photos = root / "photos"
+        self.photos.mkdir()
+        (self.photos / "one.jpg").write_bytes(os.urandom(300_000))
+        (root / "etc").mkdir()
+        (root / "state").mkdir()
+        self.configure(f"s3:{bucket.url}/repository" if bucket else str(repository.directory))
+        self.trust(bucket.certificate if bucket else Path("/dev/null"))
+
+    def configure(self, repository: str) -> None:
+        configuration = {
+            "repository": repository, "host": "shop-1", "databases": ["shop"],
+            "paths": [str(self.photos)], "exclude": [], "keep": {"daily": 1}, "timeout_minutes": 2, "jitter_minutes": 0,
+            "mail": "ops@shop.test", "state_directory": str(self.root / "state"),
+            "cache_directory": str(self.root / "cache"), "lock_file": str(self.root / "lock"), "server_copy": "",
+            "places": [],
+        }  # fmt: skip
+        (self.root / "etc" / "config.json").write_text(json.dumps(configuration))
+
+    def trust(self, certificate: Path) -> None:
+        nothing = self.root / "no-certificates"
+        nothing.mkdir(exist_ok=True)
+        (self.root / "etc" / "credentials.env").write_text(
+            f"AWS_ACCESS_KEY_ID={s3_lab.KEYS['access_key']}\nAWS_SECRET_ACCESS_KEY={s3_lab.KEYS['secret_key']}\n"
+            f'RESTIC_PASSWORD="{restic_lab.PASSWORD}"\nSSL_CERT_FILE={certificate}\nSSL_CERT_DIR={nothing}\n'
+        )
+
+    def call(self, *arguments: str) -> int:
+        code: int = program.main(["--configuration", str(self.root / "etc"), *arguments])
+        return code
+
+    def listed(self, capsys: Capture) -> list[str]:
+        capsys.readouterr()
+        assert self.call("list", "--json") == 0
+        return [row["snapshot"] for row in json.loads(capsys.readouterr().out)]
+
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / "state" / "last.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> restic_lab.Repository:
+    root = tmp_path_factory.mktemp("template")
+    (root / "file").write_text("what is backed up")
+    return restic_lab.Repository(root, root / "file")
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """What was sent by mail."""
+    sent: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(mail, "send", lambda *letter: sent.append(letter))
+    return sent
+
+
+@pytest.fixture
+def here(tmp_path: Path, letters: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for a host that has the programs that the backup calls."""
+    programs = tmp_path / "bin"
+    shutil.copytree(Path(__file__).parent / "backup_fakes", programs)
+    (programs / "restic").unlink()
+    (programs / "restic").symlink_to(restic_lab.program())
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # do not become postgres here
+    return tmp_path
+
+
+@pytest.fixture
+def shop(here: Path, template: restic_lab.Repository) -> Iterator[Shop]:
+    (here / "buckets").mkdir()
+    repository = template.copy(here / "buckets")
+    # A bucket has no empty folders, and rclone would look into each at every listing.
+    for folder in (repository.directory / "data").iterdir():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    with s3_lab.store(here / "buckets", here) as bucket:
+        yield Shop(here, repository, bucket)
+
+
+@pytest.fixture
+def local_shop(here: Path, template: restic_lab.Repository) -> Shop:
+    return Shop(here, template.copy(here))
+
+
+def test_a_bucket_without_room_for_the_data_is_told_as_made_and_not_uploaded(
+    shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    assert shop.call("run") == 0
+    before = shop.listed(capsys)
+    (shop.photos / "two.jpg").write_bytes(os.urandom(300_000))
+    began = time.monotonic()
+    shop.bucket.fault = lambda method, path: (
+        (403, "QuotaExceeded", "") if method == "PUT" and "/data/" in path else None
+    )
+    assert shop.call("run") == 1
+    assert time.monotonic() - began < 60  # and not as long as restic would try
+    said = capsys.readouterr().err
+    assert "the paths were read and not stored: the bucket is full: its quota is used up. Nothing that" in said
+    ((address, subject, text),) = letters
+    assert (address, subject) == ("ops@shop.test", "Backup of shop-1 was made and not uploaded")
+    assert "Raise the quota at the provider" in text and shop.report()["status"] == "failed"
+    assert set(before) <= set(shop.listed(capsys))
+    shop.bucket.fault = lambda method, path: None
+    assert shop.call("run") == 0
+
+
+def test_from_a_bucket_that_takes_nothing_any_more_everything_can_be_restored(
+    shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    assert shop.call("run") == 0
+    before = shop.listed(capsys)
+    shop.bucket.fault = lambda method, path: (403, "QuotaExceeded", "") if method == "PUT" else None
+    assert shop.call("run") == 1
+    assert "the bucket is full" in capsys.readouterr().err
+    assert [subject for _, subject, _ in letters] == ["Backup of shop-1 failed"]
+    assert shop.listed(capsys) == before
+    assert shop.call("restore-files", "--target", str(shop.root / "back")) == 0
+    restored = shop.root / "back" / str(shop.photos).lstrip("/") / "one.jpg"
+    assert restored.read_bytes() == (shop.photos / "one.jpg").read_bytes()
+
+
+def test_each_fault_of_the_store_is_told_in_its_own_words_and_the_next_run_succeeds(
+    shop: Shop, capsys: Capture
+) -> None:
+    for answer, words in (
+        ((403, "RequestTimeTooSkewed", ""), "this host's clock is wrong, so the store refuses what it signs"),
+        ((400, "AuthorizationHeaderMalformed", "the region 'fra1' is wrong"), "the bucket is in another region"),
+        ((403, "SignatureDoesNotMatch", ""), "the store refuses the keys"),
+    ):
+        shop.bucket.fault = lambda method, path, answer=answer: answer  # type: ignore[misc]
+        assert shop.call("run") == 1
+        assert words in capsys.readouterr().err
+    shop.bucket.fault = lambda method, path: None
+    good = shop.bucket.certificate
+    for begins, ends, words in (
+        (-9, -1, "the store's certificate has expired. Whoever runs the store has to renew it"),
+        (1, 9, "the store's certificate is not valid yet, so this host's clock is behind"),
+    ):
+        shown = s3_lab.certificate(shop.root, timedelta(begins), timedelta(ends))
+        shop.bucket.show(shown)
+        shop.trust(shown)
+        assert shop.call("run") == 1
+        assert words in capsys.readouterr().err
+    shop.bucket.show(good)
+    shop.trust(good)
+    assert shop.call("run") == 0
+
+
+def test_a_damaged_object_is_found_by_the_drill_and_another_repository_goes_on(
+    local_shop: Shop, template: restic_lab.Repository, capsys: Capture
+) -> None:
+    assert local_shop.call("run") == 0
+    packs = [path for path in (local_shop.repository.directory / "data").rglob("*") if path.is_file()]
+    largest = max(packs, key=lambda path: path.stat().st_size)
+    whole = bytearray(largest.read_bytes())
+    whole[1000] ^= 255
+    largest.chmod(0o600)
+    largest.write_bytes(whole)
+    capsys.readouterr()
+    assert local_shop.call("drill") == 1
+    said = capsys.readouterr().err
+    assert "an object of the repository is damaged" in said and f"{local_shop.photos}/one.jpg" in said
+    assert "Begin a new repository beside this one by another backup_prefix" in said
+    assert not (local_shop.root / "state" / "drill").exists()
+    (local_shop.root / "anew").mkdir()
+    local_shop.configure(str(template.copy(local_shop.root / "anew").directory))
+    assert local_shop.call("run") == 0
+    assert local_shop.call("drill") == 0
+
+
+def test_with_a_clock_that_was_set_back_no_old_backup_is_removed(
+    local_shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    now = datetime.now(UTC)
+    for days in (-2, -1, 0, 400):
+        local_shop.repository.add(now + timedelta(days) - timedelta(hours=1), store.MARK, store.FILES)
+    before = local_shop.listed(capsys)
+    assert local_shop.call("run") == 1
+    said = capsys.readouterr().err
+    assert f"backup {before[-1]} is of {now + timedelta(400) - timedelta(hours=1):%Y-%m-%d}" in said
+    assert "No old backups are removed" in said and "timedatectl" in said and len(letters) == 1
+    # Of the paths and of the database one more.
+    assert set(before) < set(local_shop.listed(capsys)) and len(local_shop.listed(capsys)) == len(before) + 2
+    assert local_shop.call("remove", "latest") == 1
+    assert "'latest' is no id of a backup" in capsys.readouterr().err
+    assert local_shop.call("remove", before[-1]) == 0
+    assert local_shop.call("run") == 0
+    # One of each, as `keep` says.
+    assert len(local_shop.listed(capsys)) == 2
+
+
+def test_what_does_not_fit_is_not_restored_and_says_what_it_takes(
+    local_shop: Shop, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (local_shop.photos / "film.mp4").write_bytes(bytes(3 << 20))
+    assert local_shop.call("run") == 0
+    usage = shutil.disk_usage(local_shop.root)._replace(free=2 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    target = str(local_shop.root / "back")
+    assert local_shop.call("restore-files", "--target", target) == 1
+    assert f"{target} has 2 MB left, and what is restored takes 3 MB. Make room" in capsys.readouterr().err
+    assert not Path(target).exists()
+    assert local_shop.call("drill") == 1
+    assert "has 2 MB left, and what is rehearsed takes 3 MB" in capsys.readouterr().err
+    assert local_shop.call("restore-files", "--target", target, "--path", f"{local_shop.photos}/one.jpg") == 0
+    assert local_shop.call("run") == 0  # which writes nothing here
+
+
+def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there(
+    local_shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    (local_shop.root / "state" / "last.json.new").symlink_to("/dev/full")
+    assert local_shop.call("run") == 1
+    assert "the report of the backup cannot be written to" in letters[0][2] and "No space left" in letters[0][2]
+    assert len(local_shop.listed(capsys)) == 2
+    assert not (local_shop.root / "state" / "last-success").exists()
+    (local_shop.root / "state" / "last.json.new").unlink()
+    assert local_shop.call("run") == 0
