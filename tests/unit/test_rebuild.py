@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.splitter import parse_kv
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan
 from ansible_collections.shipshape.droplet.plugins.module_utils import rebuild as model
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import report
+
+from tests.unit.test_wiring import Wired
 
 ROOT = Path(__file__).parents[2]
 for role in ("backup", "pgbackrest"):
@@ -476,3 +479,20 @@ def test_a_run_without_restore_from_meets_one_condition_and_files_come_before_pa
     assert order.index("Backup") < put < order.index("PostgreSQL") < order.index("Rebuild | Put the databases back")
     # Before it is known that the droplet is bare nothing changes.
     assert inside[1]["shipshape.droplet.rebuild"]["state"] == "begun" and inside[1]["any_errors_fatal"]
+
+
+def test_a_time_with_a_space_is_the_whole_time_also_without_quotes_of_its_own(tmp_path: Path) -> None:
+    """`-e restore_from="2026-11-25 02:00"` comes to Ansible without the quotes, and it splits at the space."""
+    said = parse_kv("restore_from=2026-11-25 02:00")
+    wired = Wired(tmp_path, "db1", **said)
+    assert wired["restore_from ~ shipshape_rest_of_time"] == "2026-11-25 02:00"
+    assert Wired(tmp_path, "db1")["shipshape_rest_of_time"] == ""
+    for playbook, count in (("restore.yml", 3), ("tasks/rebuild.yml", 2)):
+        text = (ROOT / "playbooks" / playbook).read_text()
+        assert text.count(" ~ shipshape_rest_of_time") == count
+
+
+def test_databases_come_by_the_log_where_there_is_one_and_by_dumps_where_they_are_asked_for(tmp_path: Path) -> None:
+    assert Wired(tmp_path, "db1")["shipshape_rebuild_by_log"] is True
+    assert Wired(tmp_path, "db1", restore_dumps="true")["shipshape_rebuild_by_log"] is False
+    assert Wired(tmp_path, "app1", vault_that_is_nowhere="x")["shipshape_rebuild_by_log"] is False
