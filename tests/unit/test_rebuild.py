@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,7 @@ def steps(settings: tool.Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     def promoted(_settings: Any, name: str) -> dict[str, Any]:
         done.append("promote")
+        time.sleep(0.1)
         os.rename(settings.data, settings.clusters / "main_before_20261126T100000")
         os.rename(settings.clusters / name, settings.data)
         return {}
