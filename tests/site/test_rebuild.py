@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +18,7 @@ import yaml
 
 from tests.lab import settings
 from tests.lab.engine import docker
-from tests.site import system
-from tests.site.conftest import MALAR
+from tests.site import malar_market, system
 from tests.site.system import PROJECT, Run, System
 
 pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="four droplets, one after another: make test-all")
@@ -28,8 +26,8 @@ pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="four droplets, 
 HOSTS = {"malar1": "10.77.0.97"}
 CONTAINER = "shipshape-rebuild-malar1"
 #: Of its own, so that it runs beside the other tests of this inventory.
-DOMAINS = ("api.rebuild.test", "rebuild.test", "www.rebuild.test")
-API = "https://api.rebuild.test"
+DOMAINS = malar_market.domains("rebuild.test")
+API = f"https://{DOMAINS[0]}"
 UPLOADS = "/var/lib/shipshape/malar-api/uploads"
 #: What is promised of a droplet with two cores.
 PROMISED_SECONDS = 15 * 60
@@ -40,12 +38,9 @@ KEPT: dict[str, Any] = {}
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("rebuild")
-    inventory = folder / "inventory"
-    shutil.copytree(MALAR, inventory)
-    main = inventory / "group_vars/all/main.yml"
-    # Neither where the code is, nor who is written to.
-    text = re.sub(r"(?<!git\.)(?<!@)malar-market-ledger\.com", "rebuild.test", main.read_text(encoding="utf-8"))
-    written = yaml.safe_load(text)
+    inventory = malar_market.at("rebuild.test", folder)
+    main = inventory / "group_vars" / "all" / "main.yml"
+    written = yaml.safe_load(main.read_text(encoding="utf-8"))
     written["backup"] |= {"recovery_days": 7, "drill": "never"}
     written["apps"]["malar-api"]["shared"] = "uploads"
     main.write_text(yaml.safe_dump(written), encoding="utf-8")
