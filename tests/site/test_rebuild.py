@@ -31,8 +31,9 @@ API = f"https://{DOMAINS[0]}"
 UPLOADS = "/var/lib/shipshape/malar-api/uploads"
 #: What is promised of a droplet with two cores.
 PROMISED_SECONDS = 15 * 60
-#: What the first droplet had when it was lost.
+#: What the first droplet had when it was lost, and where its backups went.
 KEPT: dict[str, Any] = {}
+FIRST: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,12 @@ def what_it_has(lost: System) -> dict[str, Any]:
     }
 
 
+def repository(lost: System) -> str:
+    """The identity that restic gave it when it was made."""
+    found: str = json.loads(lost.ssh("cat /var/lib/shipshape/backup/last.json"))["repository_id"]
+    return found
+
+
 def rebuilt(lost: System, *arguments: str) -> Run:
     began = time.monotonic()
     run = lost.play("site.yml", *arguments)
@@ -135,6 +142,7 @@ def test_what_was_never_backed_up_is_said_to_and_no_repository_is_made(lost: Sys
     """Under another name, on a droplet that is bare."""
     backup = lost.play("playbooks/backup.yml")
     assert backup.code == 0, backup.tail
+    FIRST["repository"] = repository(lost)
     # Committed after the backup: the log alone has it.
     add_farmer(lost, "After the backup")
     archive(lost)
@@ -194,8 +202,10 @@ def test_backups_go_on_beside_those_of_the_lost_one(lost: System) -> None:
     servers = json.loads(lost.ssh("shipshape-pgbackrest list --json"))["backups"]
     # The first one's, its nightly one's; the one made at once, and that of just now.
     assert [row["type"] for row in servers] == ["full", "diff", "full", "diff"]
+    # Of a day the last one stays, in the same repository.
+    assert repository(lost) == FIRST["repository"]
     taken = json.loads(lost.ssh("shipshape-backup list --json"))
-    assert [row["what"] for row in taken].count("files") == 2
+    assert sorted(row["what"] for row in taken) == ["database:malar_api", "files"]
     histories = lost.ssh("runuser -u postgres -- pgbackrest repo-ls archive/main/15-1 --stanza=main")
     assert "00000002.history" in histories
     # Nothing is left of how it came about.
