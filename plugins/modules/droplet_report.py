@@ -19,6 +19,10 @@ options:
     description: Directory in which the backup keeps its status. Empty when there is no backup.
     type: str
     default: ""
+  rebuild:
+    description: File in which M(shipshape.droplet.rebuild) keeps what was restored. Empty when nothing was in this run.
+    type: str
+    default: ""
 author: Shipshape (@shipshape)
 """
 
@@ -42,8 +46,14 @@ backup:
   description: C(last), what the last attempt said of itself, and C(last_success), when the last good one ended.
   type: dict
   returned: always
+rebuild:
+  description: The moment that the droplet was rebuilt from (C(from)), when it C(started), and what was C(restored).
+  type: dict
+  returned: always
+now: {description: The droplet's time (UTC)., type: str, returned: always}
 """
 
+import datetime
 import json
 import os
 from typing import Any, Dict, List
@@ -83,6 +93,16 @@ def backup_status(directory: str) -> Dict[str, Any]:
     return status
 
 
+def rebuild_status(path: str) -> Dict[str, Any]:
+    """What a rebuild wrote about itself; empty where there was none."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            found: Dict[str, Any] = json.load(handle)
+            return found
+    except (OSError, ValueError):
+        return {}
+
+
 def failed_units(module: AnsibleModule) -> List[str]:
     _code, out, _err = module.run_command(["systemctl", "list-units", "--failed", "--no-legend", "--plain"])
     return [line.split()[0] for line in out.splitlines() if line.strip()]
@@ -94,6 +114,7 @@ def main() -> None:
             urls=dict(type="list", elements="str", default=[]),
             certificates=dict(type="list", elements="path", default=[]),
             backup_state=dict(type="str", default=""),
+            rebuild=dict(type="str", default=""),
         ),
         supports_check_mode=True,
     )
@@ -102,6 +123,8 @@ def main() -> None:
         changed=False,
         certificates=[item for item in found if item],
         backup=backup_status(module.params["backup_state"]),
+        rebuild=rebuild_status(module.params["rebuild"]),
+        now=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         failed_units=failed_units(module),
         reboot_required=os.path.exists("/run/reboot-required") or os.path.exists("/var/run/reboot-required"),
     )

@@ -46,11 +46,25 @@ def backup_line(status: Mapping[str, Any], configured: bool, now: datetime) -> s
     return f"backup       {made:%Y-%m-%d %H:%M} UTC ({span(age)} ago){trouble}{late}"
 
 
+def rebuild_lines(rebuild: Mapping[str, Any], now: datetime) -> list[str]:
+    """What a droplet that took the place of a lost one got back, and how long all of it took, killed runs included."""
+    if not rebuild:
+        return []
+    started = datetime.fromisoformat(str(rebuild["started"]))
+    took = f"in {round((now - started).total_seconds())} s, since {started:%Y-%m-%d %H:%M:%S} UTC"
+    return [
+        *(f"restored     {line}" for line in rebuild.get("restored", [])),
+        f"rebuilt      from {rebuild['from']}, {took}" if rebuild.get("finished") else "REBUILD      is not finished",
+    ]
+
+
 def lines(state: Mapping[str, Any], urls: Sequence[str], backup_configured: bool, now: datetime) -> list[str]:
     """What an operator wants to know of a droplet after a run."""
     text = [f"url          {url}" for url in urls]
     text += [certificate_line(certificate, now) for certificate in state["certificates"]]
     text.append(backup_line(state["backup"], backup_configured, now))
+    # By the droplet's own clock, as the beginning was.
+    text += rebuild_lines(state["rebuild"], datetime.fromisoformat(state["now"])) if state.get("rebuild") else []
     if state["failed_units"]:
         text.append(f"FAILED       {', '.join(state['failed_units'])}: see systemctl status on the droplet")
     if state["reboot_required"]:

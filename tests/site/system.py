@@ -103,13 +103,13 @@ class System:
         )  # fmt: skip
         return Run(result.returncode, result.stdout)
 
-    def play_and_kill(self, playbook: str, task: str) -> str:
+    def play_and_kill(self, playbook: str, task: str, *arguments: str) -> str:
         """Kill the controller when the named task begins; return what it had printed.
 
         Its workers have sessions of their own and live on: they finish the task, with all items of its loop.
         """
         process = subprocess.Popen(
-            self.command(playbook),
+            self.command(playbook, *arguments),
             cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip

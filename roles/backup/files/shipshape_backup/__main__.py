@@ -1,4 +1,4 @@
-"""The command line: run, list, restore-database, restore-files, drill, check, open, manifest, remove, unlock."""
+"""The command line: run, list, restore-database, restore-files, rebuild, drill, check, open, manifest, remove, unlock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from shipshape_backup import manifest
 from shipshape_backup.drill import drill
+from shipshape_backup.rebuild import rebuild, under_way
 from shipshape_backup.restore import choose, restore_database, restore_files, verified, what
 from shipshape_backup.run import run
 from shipshape_backup.store import Busy, Failure, Restic, Settings
@@ -41,6 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("--target", default="", help="directory (default: below the state directory)")
     command.add_argument("--path", action="append", default=[], help="only this path; may be repeated")
     command.add_argument("--json", action="store_true")
+    command = commands.add_parser("rebuild", help="all of it at its own places, on a bare droplet; site.yml does")
+    command.add_argument("what", choices=["files", "databases"])
+    command.add_argument("--from", dest="wanted", default="latest", help="latest (default), or a time")
     command = commands.add_parser("check", help="the repository's structure, and all data with --read-data")
     command.add_argument("--read-data", action="store_true")
     command = commands.add_parser("open", help="see that the repository opens; make it when there is none")
@@ -75,7 +79,8 @@ def open_repository(settings: Settings, restic: Restic, if_changed: bool) -> Non
     mark = settings.configuration / "opened"
     if if_changed and mark.exists() and mark.read_text(encoding="utf-8") == settings.fingerprint():
         return
-    identity, made = restic.open()
+    # A droplet that gets back what it had is not to begin with an empty repository because the name of it is wrong.
+    identity, made = restic.open(make=not under_way(settings))
     mark.touch(mode=0o600)
     mark.write_text(settings.fingerprint(), encoding="utf-8")
     print(f"repository {identity[:8]} {'made' if made else 'opens'}")
@@ -106,6 +111,8 @@ def remove(restic: Restic, wanted: list[str]) -> None:
 
 def dispatch(settings: Settings, options: argparse.Namespace) -> int:
     restic = Restic(settings)
+    if options.command in ("run", "drill") and under_way(settings):
+        raise Busy("this droplet is just getting back what it had (site.yml -e restore_from); nothing was done")
     if options.command == "run":
         return run(settings, options.scheduled)
     if options.command == "drill":
@@ -126,6 +133,8 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
             options.json,
             "files as they were at {taken} (snapshot {snapshot}) are now in {target}: {files} files, in {seconds} s",
         )
+    elif options.command == "rebuild":
+        print("\n".join(rebuild(settings, options.what, options.wanted)))
     elif options.command == "check":
         print(restic.call("check", *(["--read-data"] if options.read_data else [])).strip())
     elif options.command == "open":

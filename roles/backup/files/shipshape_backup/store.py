@@ -229,13 +229,19 @@ class Restic:
                 raise Failure(meaning(said, process.returncode))
             return text_of(out)
 
-    def open(self) -> tuple[str, bool]:
+    def open(self, make: bool = True) -> tuple[str, bool]:
         """(the repository's id, whether it had to be made). A repository that only does not open is never made anew."""
         try:
             return str(parsed(self.ask("cat", "config"))["id"]), False
         except Failure as failure:
             if not ABSENT.search(str(failure)):
                 raise
+            if not make:
+                raise Failure(
+                    f"nothing was ever backed up to {self.settings.repository}. Backups are found by the droplet's "
+                    "name in the inventory. Was it another one? Then give it that again, or say with backup_prefix: "
+                    "NAME and pgbackrest_path: /pgbackrest/NAME where its backups are and shall be"
+                ) from failure
         self.ask("init")
         return str(parsed(self.ask("cat", "config"))["id"]), True
 

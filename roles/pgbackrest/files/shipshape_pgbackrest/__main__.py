@@ -1,4 +1,4 @@
-"""The command line: run, list, watch, restore, promote, drop, drill, open, check."""
+"""The command line: run, list, watch, restore, promote, drop, rebuild, drill, open, check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shipshape_pgbackrest import promote, restore
+from shipshape_pgbackrest import promote, rebuild, restore
 from shipshape_pgbackrest.drill import drill
 from shipshape_pgbackrest.run import lock, run
 from shipshape_pgbackrest.side import Side
@@ -18,7 +18,6 @@ from shipshape_pgbackrest.tool import (
     Failure,
     Settings,
     info,
-    newest,
     pgbackrest,
     said,
     stop_time,
@@ -58,6 +57,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("--json", action="store_true")
     command = commands.add_parser("drop", help="remove a restored cluster")
     command.add_argument("name", nargs="?", default="restored")
+    command = commands.add_parser("rebuild", help="a lost droplet's server in the place of a bare one's; site.yml does")
+    command.add_argument("--to", default="latest", help="latest (default), or a time")
     commands.add_parser("drill", help="rehearse: restore into a cluster that is thrown away, compare, report")
     commands.add_parser("check", help="every file of the repository, and that the log arrives there")
     command = commands.add_parser("open", help="see that the repository opens; make it when there is none")
@@ -89,12 +90,10 @@ def open_repository(settings: Settings, if_changed: bool) -> None:
     fingerprint = settings.fingerprint(system_identifier(settings))
     if if_changed and mark.exists() and mark.read_text(encoding="utf-8") == fingerprint:
         return
-    pgbackrest("stanza-create")
-    pgbackrest("check")
-    first = newest(info()) is None
+    first = rebuild.open_stanza(settings)
     mark.touch(mode=0o600)
     mark.write_text(fingerprint, encoding="utf-8")
-    print("stanza is there, and a segment of the log has arrived" + ("; the first backup begins now" if first else ""))
+    print("stanza is there, and a segment of the log has arrived" + ("; a backup begins now" if first else ""))
     if first:
         # The log is worth nothing without a backup to apply it to. A large cluster's takes hours: nobody waits for it.
         unit = ["systemd-run", "--quiet", "--collect", "--unit=shipshape-pgbackrest-first", "--nice=10"]
@@ -102,6 +101,8 @@ def open_repository(settings: Settings, if_changed: bool) -> None:
 
 
 def dispatch(settings: Settings, options: argparse.Namespace) -> int:
+    if options.command in ("run", "watch", "drill") and rebuild.under_way(settings):
+        raise Busy("this droplet is just getting back what it had (site.yml -e restore_from); nothing was done")
     if options.command == "run":
         code = run(settings, options.type, options.scheduled)
         if code == 0:
@@ -122,6 +123,9 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
             result = promote.promote(settings, options.name)
         print(json.dumps(result) if options.json else promote.words(result))
         promote.back_up_anew()
+    elif options.command == "rebuild":
+        with lock(settings, "restore"):
+            print(rebuild.words(rebuild.rebuild(settings, options.to)))
     elif options.command == "drop":
         with lock(settings, "restore"):
             Side(settings, options.name).remove()

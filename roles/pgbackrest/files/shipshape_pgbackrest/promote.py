@@ -13,13 +13,14 @@ from shipshape_pgbackrest.side import NotStarted, Side, control, wait
 from shipshape_pgbackrest.tool import DATABASES, Failure, Settings, now, pgbackrest, psql, read_json, write
 
 PATIENCE = 120.0
+NOTE = "promoting.json"
 
 
 def promote(settings: Settings, name: str) -> dict[str, Any]:
     """Two renames while both are stopped. A note says which, so that the next run finishes what a killed one began."""
     started = time.monotonic()
     side = Side(settings, name)
-    note = settings.state / "promoting.json"
+    note = settings.state / NOTE
     begun = read_json(note)
     if begun.get("name", name) != name:
         raise Failure(
@@ -74,6 +75,7 @@ def exchange(side: Side, kept: Path) -> None:
     live = side.settings.data
     if side.data.exists():
         side.forget_the_restore()
+        side.archive_history()
         if live.exists() and not kept.exists():
             os.rename(live, kept)
         os.rename(side.data, live)

@@ -96,6 +96,19 @@ class Side:
         auto = self.data / "postgresql.auto.conf"
         auto.write_text("".join(line + "\n" for line in auto.read_text().splitlines() if not OURS.match(line)))
 
+    def archive_history(self) -> None:
+        """Have the history of the timeline that the recovery began go to the repository, once the cluster archives.
+
+        PostgreSQL marks it only where it archives at that moment, which this one does not. A later recovery that does
+        not find it there would begin a timeline of the same number.
+        """
+        for history in (self.data / "pg_wal").glob("*.history"):
+            status = history.parent / "archive_status" / history.name
+            if not Path(f"{status}.done").exists():
+                ready = Path(f"{status}.ready")
+                ready.touch(mode=0o600)
+                shutil.chown(ready, "postgres", "postgres")
+
     def start(self, seconds: float) -> None:
         control(self.unit, "start")
         wait(self.unit, self.port, self.log, seconds)

@@ -48,7 +48,8 @@ MEANINGS = (
     (r"No space left", "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"),
     (r"\[028\]|do not match the database",
      "the repository has the backups of another cluster: this one's data directory was made anew. They are worth "
-     "keeping, so give this one a place of its own (pgbackrest_path)"),
+     "keeping, so give this one a place of its own (pgbackrest_path). Does this droplet take the place of a lost one? "
+     "Then begin with a bare one, and site.yml -e restore_from=latest"),
     (r"\[050\]|unable to acquire lock", "another pgBackRest is at work on this host"),
     (r"\[082\]|was not archived before",
      "PostgreSQL's log does not reach the repository. Why: /var/log/postgresql/ and /var/log/pgbackrest/"),
