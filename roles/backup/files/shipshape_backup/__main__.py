@@ -1,4 +1,4 @@
-"""The command line: run, list, restore-database, restore-files, rebuild, drill, check, open, manifest, remove, unlock."""
+"""The command line of the backup: each command is one of its own words (`shipshape-backup --help`)."""
 
 from __future__ import annotations
 
