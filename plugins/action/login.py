@@ -10,10 +10,12 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.shipshape.droplet.plugins.module_utils import way_in
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, LOGGED_IN, REFUSED, attempt
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import RECORD
 
 #: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, facts for which `setup`
 #: would run lsblk, dmidecode and LVM's tools for a third of a second, and what the kernel takes the disk of /var for.
 LOOK = (
+    f"echo primary=$(cat {RECORD} 2>/dev/null); "
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
     "echo environment=$(cat /etc/shipshape/environment 2>/dev/null); echo memory=$(grep MemTotal /proc/meminfo); "
     "echo processors=$(getconf _NPROCESSORS_ONLN); echo root=$(findmnt --noheadings --output FSTYPE /); "
@@ -26,8 +28,8 @@ def as_root(user: str, script: str) -> str:
     return f"sh -c {shlex.quote(script)}" if user == "root" else f"sudo -n sh -c {shlex.quote(script)}"
 
 
-def seen(said: str) -> tuple[str, dict[str, Any]]:
-    """(the environment, facts under the names that `setup` has for them) from the output of LOOK."""
+def seen(said: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """(the environment and the primary, facts under the names that `setup` has for them) from the output of LOOK."""
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     memory = words.get("memory", "").split()
     facts = {
@@ -36,19 +38,19 @@ def seen(said: str) -> tuple[str, dict[str, Any]]:
         "processor_vcpus": int(words["processors"]) if words.get("processors", "").isdigit() else None,
         "mounts": [{"mount": "/", "fstype": words["root"]}] if words.get("root") else None,
     }
-    environment = words.get("environment", "").strip()
+    noted = {name: words.get(name, "").strip() for name in ("environment", "primary")}
     # Without one of them `setup` is asked for all.
     if None in facts.values():
-        return environment, {}
+        return noted, {}
     # A disk that is none of the kernel's, as a container's, has no kind.
-    return environment, {**facts, "data_disk": {"rotational": words.get("rotational", "").strip()}}
+    return noted, {**facts, "data_disk": {"rotational": words.get("rotational", "").strip()}}
 
 
 class ActionModule(ActionBase):
     """Tries each way in turn over the connection plugin itself, so that what works stays open for the next tasks."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("users", "ports", "timeout"))
+    _VALID_ARGS = frozenset(("users", "ports", "timeout", "required"))
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -64,13 +66,19 @@ class ActionModule(ActionBase):
                 "user": connection.get_option("remote_user", task_vars),
                 "port": None,
                 "environment": "",
+                "primary": "",
                 "tried": [],
             }
 
         ports = [int(port) for port in arguments.get("ports") or []] or [connection.get_option("port") or 22]
         deadline = time.monotonic() + float(arguments.get("timeout", 90))
+        required = bool(arguments.get("required", True))
         while True:
             found, tried = self._find(users, ports)
+            if not required:
+                # The facts would be taken for those of the host that has asked.
+                found.pop("ansible_facts", None)
+                return {"changed": False, **(found or {"user": None, "port": None, "environment": ""}), "tried": tried}
             if found:
                 return {"changed": False, **found, "tried": tried}
             # A host that has answered on one port is up, and to ask it again and again is what gets an address banned.
@@ -94,17 +102,21 @@ class ActionModule(ActionBase):
                     attempt(self._connection, user, port, as_root(user, f"{way_in.PROGRAM} revert"))
                     return self._find(users, ports, again=False)
                 if problem is None:
-                    environment, facts = seen(said)
-                    found = {"user": user, "port": port, "environment": environment, "ansible_facts": facts}
+                    noted, facts = seen(said)
+                    found = {"user": user, "port": port, **noted, "ansible_facts": facts}
                     return found, tried
                 tried.append(f"{user}, port {port}: {problem}")
+                if self._task.args.get("required", True) is False and not any(
+                    w in problem for w in (*REFUSED, LOGGED_IN)
+                ):
+                    return {}, tried  # nobody answers there, and nobody waits for it
                 if problem.startswith(LOGGED_IN) and not powerless:
                     powerless = {"user": user, "port": port}
         if powerless:
             # Of use only with a password for sudo, which Ansible may have.
             _problem, said = attempt(self._connection, powerless["user"], powerless["port"], LOOK)
-            environment, facts = seen(said)
-            powerless.update(environment=environment, ansible_facts=facts)
+            noted, facts = seen(said)
+            powerless.update(noted, ansible_facts=facts)
         return powerless, tried
 
     def _explain(self, task_vars: dict[str, Any], tried: list[str]) -> str:

@@ -196,19 +196,27 @@ def plan_server(state: State) -> List[Action]:
     return [Action("create extension pg_stat_statements in postgres", "CREATE EXTENSION pg_stat_statements")]
 
 
+def without(role: Dict[str, Any]) -> Dict[str, str]:
+    """The powers a role must not have."""
+    return {power: option for power, option in POWERS.items() if power != "replication" or not role.get("replication")}
+
+
 def plan_roles(state: State, roles: List[Dict[str, Any]]) -> List[Action]:
     actions = []
     for role in roles:
         name, password = role["name"], role["password"]
         present = state.roles.get(name)
         if present is None:
-            options = "LOGIN " + " ".join(POWERS.values())
+            options = "LOGIN " + " ".join(without(role).values())
+            options += " REPLICATION" if role.get("replication") else ""
             if role.get("connection_limit") is not None:
                 options += f" CONNECTION LIMIT {int(role['connection_limit'])}"
             sql = f"CREATE ROLE {quote_name(name)} {options} PASSWORD {quote_text(scram.verifier(password))}"
             actions.append(Action(f"create role {name}", sql))
             continue
-        wrong = [option for power, option in POWERS.items() if present[power]]
+        wrong = [option for power, option in without(role).items() if present[power]]
+        if role.get("replication") and not present["replication"]:
+            wrong.append("REPLICATION")
         if not present["login"]:
             wrong.append("LOGIN")
         limit = UNLIMITED if role.get("connection_limit") is None else int(role["connection_limit"])

@@ -17,6 +17,12 @@ description:
 options:
   users: {description: Users to try, the wanted one first., type: list, elements: str, required: true}
   ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
+  required:
+    description:
+      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, a host that does not answer is asked
+        once and not waited for, and no facts are returned.
+    type: bool
+    default: true
   timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}
 author: Shipshape (@shipshape)
 """
@@ -33,6 +39,10 @@ user: {description: The user that works., type: str, returned: success}
 port: {description: The port that works., type: int, returned: success}
 environment:
   description: The environment the host belongs to, as C(/etc/shipshape/environment) says; empty when it says none.
+  type: str
+  returned: success
+primary:
+  description: Which host has the databases and how often that was changed, as a database host has noted it.
   type: str
   returned: success
 ansible_facts:
