@@ -106,10 +106,9 @@ class ActionModule(ActionBase):
                     found = {"user": user, "port": port, **noted, "ansible_facts": facts}
                     return found, tried
                 tried.append(f"{user}, port {port}: {problem}")
-                if self._task.args.get("required", True) is False and not any(
-                    w in problem for w in (*REFUSED, LOGGED_IN)
-                ):
-                    return {}, tried  # nobody answers there, and nobody waits for it
+                answered = any(word in problem for word in (*REFUSED, LOGGED_IN))
+                if not answered and not self._task.args.get("required", True):
+                    return {}, tried  # nobody is there, and nobody waits for it
                 if problem.startswith(LOGGED_IN) and not powerless:
                     powerless = {"user": user, "port": port}
         if powerless:

@@ -41,7 +41,7 @@ def records(members: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, st
 def database_primary(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
     """The host that has the databases; empty where no host has any."""
     try:
-        return topology(groups, hostvars).primary
+        return str(topology(groups, hostvars).primary)
     except UnknownPrimary as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -36,20 +37,20 @@ def data_directory(cluster: Cluster) -> str:
     code, out, err = run_as_postgres([postgres, "-D", cluster.configuration, "-C", "data_directory"])
     if code != 0:
         raise ServerError(f"the server would not start with the configuration on disk:\n{err.strip()}")
-    return out.strip()
+    return str(out).strip()
 
 
 def control(cluster: Cluster, data: str) -> Dict[str, str]:
     """What the data directory says of itself, whether a server runs on it or not; empty where there is none."""
     code, out, _err = run_as_postgres([os.path.join(cluster.binaries, "pg_controldata"), "-D", data])
-    return replication.controldata(out) if code == 0 else {}
+    found: Dict[str, str] = replication.controldata(out) if code == 0 else {}
+    return found
 
 
 def stop(cluster: Cluster, data: str, seconds: int) -> None:
     """Stop it and wait; a server that was killed has left its file behind."""
-    subprocess.run(
-        ["systemctl", "stop", cluster.unit], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-    )
+    quiet = subprocess.DEVNULL
+    subprocess.run(["systemctl", "stop", cluster.unit], stdout=quiet, stderr=quiet, check=False)
     deadline = time.monotonic() + seconds
     while runs(data):
         if time.monotonic() > deadline:
@@ -87,8 +88,8 @@ def clone(cluster: Cluster, wanted: Mapping[str, Any], data: str, seconds: int) 
         shutil.rmtree(incoming, ignore_errors=True)
         raise ServerError(
             f"cannot copy the primary {wanted['primary']} ({wanted['primary_address']}); what is here was left as it "
-            f"is. Does it run, and does its firewall let this host in? A whole run of the database hosts sees to both.\n"
-            f"{err.strip()}"
+            "is. Does it run, and does its firewall let this host in? A whole run of the database hosts sees to both.\n"
+            + err.strip()
         )
     signal = os.path.join(incoming, "standby.signal")
     code, _out, err = run_as_postgres(["touch", signal])
@@ -141,10 +142,8 @@ def streams(cluster: Cluster, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while True:
         state: Optional[Dict[str, Any]] = None
-        try:
+        with contextlib.suppress(ServerError):
             state = followed(cluster)
-        except ServerError:
-            pass
         if state and state["recovering"] and state["streaming"]:
             return True
         if time.monotonic() > deadline:
@@ -179,14 +178,13 @@ def follow(cluster: Cluster, wanted: Mapping[str, Any], timeout: int, apply: boo
     done, _settings = settle(cluster, timeout, apply)
     actions += done
     if not streams(cluster, timeout):
-        raise ServerError(
-            f"the copy of {wanted['primary']} does not follow it. The end of the log:\n{cluster.log_tail()}"
-        )
+        end = f"The end of its log:\n{cluster.log_tail()}"
+        raise ServerError(f"the copy of {wanted['primary']} does not follow it. {end}")
     return actions
 
 
 def last_words(cluster: Cluster) -> str:
-    return (cluster.log_tail(1).strip().splitlines() or ["its log is empty"])[-1]
+    return str((cluster.log_tail(1).strip().splitlines() or ["its log is empty"])[-1])
 
 
 def unmask(cluster: Cluster) -> None:

@@ -19,8 +19,8 @@ options:
   ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
   required:
     description:
-      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, a host that does not answer is asked
-        once and not waited for, and no facts are returned.
+      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, a host that does not answer is
+        asked once and not waited for, and no facts are returned.
     type: bool
     default: true
   timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}

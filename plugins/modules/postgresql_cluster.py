@@ -72,8 +72,8 @@ options:
   replication:
     description:
       - What the host has to know of the other ones with the same databases. C(name) is its own, C(peers) are the others
-        (C(name), C(address)). With C(primary) and C(primary_address) the cluster is a replica of that one; its data is a
-        copy then, so that nothing of O(roles), O(databases) and O(clients) is created here.
+        (C(name), C(address)). With C(primary) and C(primary_address) the cluster is a replica of that one; its data is
+        a copy then, so that nothing of O(roles), O(databases) and O(clients) is created here.
       - What a replica had of its own before is kept beside, in a directory whose name ends with C(.kept-) and the time.
     type: dict
     default: {}
@@ -243,8 +243,9 @@ def be_replica(module: AnsibleModule, cluster: Cluster, result: Dict[str, Any]) 
     """Everything on a host whose databases are copies of another's."""
     wanted = module.params["replication"]
     result["loads"] = []
-    done = keep_passwords(module.params["secrets"], module.params["secrets_directory"], module.check_mode)
-    return done + standby.follow(cluster, wanted, module.params["timeout"], not module.check_mode)
+    done: List[str] = keep_passwords(module.params["secrets"], module.params["secrets_directory"], module.check_mode)
+    done += standby.follow(cluster, wanted, module.params["timeout"], not module.check_mode)
+    return done
 
 
 def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:

@@ -110,7 +110,7 @@ def promote(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
         if time.monotonic() > deadline:
             have = standby.followed(cluster)["received"]
             module.fail_json(
-                msg=f"the replica has the log up to {have}, and the old primary has ended at {until}. The old primary is "
+                msg=f"the replica has the log up to {have}, and the old primary has ended at {until}. That one is "
                 "stopped and has all of it: run site.yml to go back to it, or promote with -e accept_loss=true."
             )
         time.sleep(0.1)

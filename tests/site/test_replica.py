@@ -119,7 +119,7 @@ def declared(folder: Path) -> System:
     inventory = folder / "inventory"
     (inventory / "group_vars" / "all").mkdir(parents=True)
     groups = {"proxy": ["two"], "app": ["two"], "database": ["one", "two"]}
-    hosts = {group: {"hosts": {host: {} for host in members}} for group, members in groups.items()}
+    hosts: dict[str, Any] = {group: {"hosts": {host: {} for host in members}} for group, members in groups.items()}
     (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
     (inventory / "group_vars" / "all" / "main.yml").write_text(yaml.safe_dump(VARIABLES), encoding="utf-8")
     return System(inventory, HOSTS, folder, {}, (DOMAIN,))
