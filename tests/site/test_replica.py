@@ -61,7 +61,7 @@ VARIABLES: dict[str, Any] = {
     },
 }
 FOLLOWS = "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
-RECEIVER = "pgrep -f 'postgres: .*walreceiver'"
+RECEIVER = "pgrep -f 'postgres: .*[w]alreceiver'"
 
 
 class Writer(threading.Thread):
