@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.shipshape.droplet.plugins.filter.plan import promotion_refusal, records, replica_to_promote
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.hosts import check_hosts
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan, plan_apps
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology, UnknownPrimary, elect
 
@@ -156,6 +157,12 @@ def test_a_replica_that_is_behind_is_refused_with_the_number(
 
 def test_a_replica_that_does_not_answer_is_refused() -> None:
     assert "PostgreSQL on db2 does not answer" in promotion_refusal({}, {"answers": False}, 1024, NAMES)
+
+
+def test_commits_cannot_wait_for_a_replica_that_nobody_has() -> None:
+    variables = {"ansible_host": "164.92.130.7", "postgresql_synchronous": True}
+    (problem,) = check_hosts({"db1": variables}, {"database": ["db1"]})
+    assert problem.place == "postgresql_synchronous" and "a second droplet" in problem.wanted
 
 
 def test_which_replica_is_meant_is_known_or_asked() -> None:
