@@ -137,8 +137,9 @@ def promotion_lag(primary: Mapping[str, Any], replica: Mapping[str, Any]) -> str
     lag = replication.behind(str(primary.get("position") or ""), str(replica.get("position") or "0/0"))
     if lag is None:
         age = replica.get("age")
-        return "nobody knows how far behind" + (f", its last transaction {age:.0f} s old" if age is not None else "")
-    return f"{lag} bytes behind"
+        last = f"; its last transaction was {age:.0f} s old" if age is not None else ""
+        return f"how far behind it was could not be asked{last}"
+    return f"it was {lag} bytes behind"
 
 
 class FilterModule:
