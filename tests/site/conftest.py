@@ -16,7 +16,7 @@ DOMAINS = ("api.malar-market-ledger.com", "malar-market-ledger.com", "www.malar-
 
 
 #: Their droplets answer to the same domains, which lead to one of them at a time.
-ONE_AFTER_ANOTHER = ("test_interrupted.py", "test_malar_market.py", "test_more_droplets.py", "test_traefik.py")
+ONE_AFTER_ANOTHER = ("test_malar_market.py", "test_more_droplets.py", "test_traefik.py")
 
 
 class ByDroplet(LoadScopeScheduling):

@@ -19,6 +19,8 @@ from tests.lab import repository, settings
 from tests.site import system
 from tests.site.system import PROJECT, Run, System
 
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="some minutes of packages alone: make test-all")
+
 HOSTS = {"electrical1": "10.77.0.76"}
 DOMAIN = "inventory.ma-electrical.com"
 SITE = f"https://{DOMAIN}"
@@ -176,7 +178,7 @@ def test_the_clean_up_takes_what_is_old_and_never_a_volume_or_what_a_release_nee
 
 def test_a_backup_is_made_and_restored_beside(electrical: System) -> None:
     config = json.loads(electrical.ssh("cat /etc/shipshape/backup/config.json"))
-    assert config["keep"] == {"daily": 30} and config["databases"] == ["ma_electrical"]
+    assert config["keep"] == {"daily": 30, "weekly": 0, "monthly": 0} and config["databases"] == ["ma_electrical"]
     run = electrical.play("playbooks/backup.yml")
     assert run.code == 0, run.tail
     restored = electrical.play("playbooks/restore.yml", "-e", "database=ma_electrical")

@@ -20,6 +20,8 @@ from tests.lab import listener, repository, settings
 from tests.site import system
 from tests.site.system import BIN, PROJECT, Response, Run, System
 
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="some minutes of packages alone: make test-all")
+
 HOSTS = {"lodge1": "10.77.0.75"}
 DOMAINS = ("smartlodgebudget.com", "www.smartlodgebudget.com")
 SITE = "https://smartlodgebudget.com"

@@ -15,7 +15,8 @@ import sys
 #: What two droplets never have in common: keys, passwords and certificates of their own, and their names.
 OF_ITS_OWN = re.compile(
     r"/etc/(ssh/ssh_host_.*|machine-id|hostname|hosts|resolv\.conf|ld\.so\.cache|.*-|\.pwd\.lock|letsencrypt/.+"
-    r"|docker/key\.json|shipshape/(tls|postgresql)/.+|ssl/(private|certs)/ssl-cert-snakeoil.*|ssl/certs/[0-9a-f]{8}\.\d)"
+    r"|docker/key\.json|shipshape/(tls|postgresql|redis)/.+|redis/.+\.acl"
+    r"|ssl/(private|certs)/ssl-cert-snakeoil.*|ssl/certs/[0-9a-f]{8}\.\d)"
     # Releases are named by the moment they were made.
     r"|/srv/[^/]+/.+/.*|.+/__pycache__/.+"
 )
