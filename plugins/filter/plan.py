@@ -25,17 +25,38 @@ def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology
 
 
 def records(members: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, str]:
-    """What each database host has noted of who is the primary, as far as this run has logged in to it."""
-    found: dict[str, str] = {}
-    asked = [hostvars[name].get("shipshape_other_databases") for name in hostvars] if len(members) > 1 else []
-    answers = [row for task in asked if isinstance(task, Mapping) for row in task.get("results") or []]
-    for host in members:
-        said = [hostvars[host].get("shipshape_login"), *(row for row in answers if row.get("item") == host)]
-        notes = [str(login["primary"]) for login in said if isinstance(login, Mapping) and login.get("primary")]
-        if notes:
-            # A promotion may have been between two logins of the same run.
-            found[host] = max(notes, key=lambda note: int(note.split()[-1]) if note.split()[-1].isdigit() else 0)
-    return found
+    """What each database host has noted of who is the primary, as far as this run has asked them.
+
+    Raises UnknownPrimary when it has asked, and none of several has answered: to take the first then might undo a
+    promotion.
+    """
+    if len(members) < 2:
+        return {host: _said(hostvars[host]).get("primary") or "" for host in members}
+    notes: dict[str, list[str]] = {host: [] for host in members}
+    asked = False
+    for name in hostvars:
+        said = _said(hostvars[name])
+        answers = {**(said.get("others") or {}), **({name: said.get("primary")} if said else {})}
+        for host in notes.keys() & answers.keys():
+            asked = True
+            notes[host] += [] if answers[host] is None else [str(answers[host])]
+    if asked and not any(notes.values()):
+        raise UnknownPrimary(
+            f"none of the database hosts ({', '.join(members)}) has said who is the primary: they do not answer, or do "
+            "not let an admin become root without a password. Nothing is decided without one of them"
+        )
+    # A promotion may have been between two logins of the same run.
+    return {host: max(found, key=_promotions) for host, found in notes.items() if found}
+
+
+def _said(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    login = variables.get("shipshape_login")
+    return login if isinstance(login, Mapping) else {}
+
+
+def _promotions(note: str) -> int:
+    number = note.rpartition(" ")[2]
+    return int(number) if number.isdigit() else 0
 
 
 def database_primary(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
@@ -120,13 +141,20 @@ def replica_to_promote(groups: Mapping[str, Any], hostvars: Mapping[str, Any], w
 
 
 def promotion_refusal(
-    primary: Mapping[str, Any], replica: Mapping[str, Any], limit: int, names: Mapping[str, str]
+    primary: Mapping[str, Any],
+    replica: Mapping[str, Any],
+    limit: int,
+    names: Mapping[str, str],
+    accept_loss: bool = False,
 ) -> str:
-    """Why a replica must not be promoted, from what both say of themselves; nothing when it may."""
+    """Why a replica must not be promoted, from what both say of themselves; nothing when it may.
+
+    `limit` is in bytes of the write-ahead log, and of no account with `accept_loss`.
+    """
     if not replica.get("answers"):
         return f"PostgreSQL on {names['to']} does not answer. Nothing was changed; `pg_lsclusters` there says more."
-    if not replica.get("recovering"):
-        return ""  # a promotion that was cut off after that
+    if accept_loss or not replica.get("recovering"):
+        return ""  # the latter is of a promotion that was cut off after that
     written = str(primary.get("position") or "") if not primary.get("recovering") else ""
     lag = replication.behind(written, str(replica["position"] or "0/0"))
     return str(replication.refusal(lag, int(limit), replica.get("age"), names["primary"], names["to"]))

@@ -19,10 +19,15 @@ options:
   ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
   required:
     description:
-      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, a host that does not answer is
-        asked once and not waited for, and no facts are returned.
+      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, and a host that does not answer is
+        asked once and not waited for.
     type: bool
     default: true
+  others:
+    description: Other hosts that are asked, over connections of their own, who is the primary; they need not answer.
+    type: list
+    elements: str
+    default: []
   timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}
 author: Shipshape (@shipshape)
 """
@@ -42,8 +47,14 @@ environment:
   type: str
   returned: success
 primary:
-  description: Which host has the databases and how often that was changed, as a database host has noted it.
+  description:
+    - Which host has the databases and how often that was changed, as a database host has noted it; empty when it has
+      not. Null when it could not be read, as by a user who needs a password for sudo.
   type: str
+  returned: success
+others:
+  description: The same of each of O(others); null of one that does not let us in.
+  type: dict
   returned: success
 ansible_facts:
   description:

@@ -85,7 +85,9 @@ def _replication(topology: Topology, host: str) -> Row:
     if host not in topology.database:
         return {}
     primary = database_host(topology)
-    row: Row = {"name": host, "record": f"{primary} {topology.promotions}"}
+    # A database host that has always been alone needs no note, and may be given another name.
+    noted = len(topology.database) > 1 or topology.promotions
+    row: Row = {"name": host, "record": f"{primary} {topology.promotions}" if noted else ""}
     row["peers"] = [{"name": peer, "address": topology.addresses[peer]} for peer in topology.database if peer != host]
     return row | ({"primary": primary, "primary_address": topology.addresses[primary]} if host != primary else {})
 
@@ -294,13 +296,13 @@ def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
 
 def redis_host(topology: Topology) -> str:
     """The one host that has Redis: that of the databases, or where there are none, the first that runs apps."""
-    # Not the primary: a promotion takes the databases along, and nothing else.
-    return (topology.database or topology.app or (database_host(topology),))[0]
+    return database_host(topology) if topology.database or not topology.app else topology.app[0]
 
 
 def _redis(apps: Apps, redis: Apps, topology: Topology, host: str) -> Row:
     """The instances of Redis on this host, and whether an app of it needs the package's own."""
-    here = bool(redis) and host == redis_host(topology)
+    # As with the databases, what lets apps in is the same on a replica; site.yml runs it on the primary alone.
+    here = bool(redis) and (host in topology.database or host == redis_host(topology))
     users = {name: _texts(app.get("redis")) for name, app in with_process(apps).items()}
     asked_for = [package for app in apps.values() for package in _texts(app.get("packages"))]
     return {

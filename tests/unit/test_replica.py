@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 from ansible_collections.shipshape.droplet.plugins.filter.plan import promotion_refusal, records, replica_to_promote
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
@@ -54,13 +57,23 @@ def test_notes_that_lead_nowhere_are_an_error_and_not_a_guess(notes: dict[str, s
 
 def test_who_is_the_primary_is_known_of_hosts_that_a_run_leaves_out() -> None:
     known = hostvars()
-    known["web"]["shipshape_other_databases"] = {
-        "results": [{"item": "db1", "user": None}, {"item": "db2", "primary": "db2 1"}]
-    }
+    known["web"]["shipshape_login"] = {"primary": "", "others": {"db1": None, "db2": "db2 1"}}
     assert records(["db1", "db2"], known) == {"db2": "db2 1"}
     # A promotion between two logins.
-    known["db2"]["shipshape_login"] = {"primary": "db1 0"}
+    known["db2"]["shipshape_login"] = {"primary": "db1 0", "others": {}}
     assert records(["db1", "db2"], known) == {"db2": "db2 1"}
+    # Before any login nobody knows, and nobody has to.
+    assert records(["db1", "db2"], hostvars()) == {}
+
+
+def test_nothing_is_decided_when_none_of_the_database_hosts_can_say_who_is_the_primary() -> None:
+    known = hostvars()
+    known["web"]["shipshape_login"] = {"primary": "", "others": {"db1": None, "db2": None}}
+    with pytest.raises(UnknownPrimary, match=r"none of the database hosts \(db1, db2\) has said who is the primary"):
+        records(["db1", "db2"], known)
+    # A new one has nothing to say, and says so.
+    known["web"]["shipshape_login"]["others"]["db2"] = ""
+    assert elect(records(["db1", "db2"], known), ("db1", "db2")) == ("db1", 0)
 
 
 def test_a_replica_is_given_what_its_primary_has_and_where_that_is() -> None:
@@ -83,10 +96,21 @@ def test_apps_go_where_the_primary_is() -> None:
     assert row["env"]["DATABASE_URL"] == "postgresql://shop:secret@10.0.0.3:6432/shop"
 
 
-def test_a_host_by_itself_has_a_note_and_no_peers() -> None:
+def test_a_host_by_itself_has_neither_peers_nor_a_note_that_would_keep_its_name() -> None:
     alone = Topology((), ("db1",), ("db1",), {})
-    assert plan({}, alone, "db1")["postgresql_replication"] == {"name": "db1", "record": "db1 0", "peers": []}
+    assert plan({}, alone, "db1")["postgresql_replication"] == {"name": "db1", "record": "", "peers": []}
+    promoted = Topology((), ("db2",), ("db2",), {}, "db2", 1)
+    assert plan({}, promoted, "db2")["postgresql_replication"]["record"] == "db2 1"
     assert replication.settings({"name": "db1", "peers": []}) == {}
+
+
+def test_redis_goes_with_the_databases_and_a_promotion_opens_no_port() -> None:
+    apps = {"shop": {**APPS["shop"], "redis": ["cache"]}}
+    first, second = (plan(apps, topology("db2", 1), host, redis={"cache": {}}) for host in ("db1", "db2"))
+    assert [row["port"] for row in first["redis_instances"]] == [row["port"] for row in second["redis_instances"]]
+    assert "redis-cache" in {row["name"] for row in first["hardening_contributed_firewall_rules"]}
+    (row,) = plan_apps(apps, topology("db2", 1), "web", {"shop": "secret", "redis:shop": "other"}, redis={"cache": {}})
+    assert "@10.0.0.3:" in row["env"]["REDIS_URL"]
 
 
 def test_a_replica_proves_itself_by_tls_and_its_slot_has_a_limit() -> None:
@@ -155,8 +179,16 @@ def test_a_replica_that_is_behind_is_refused_with_the_number(
     assert re.search(said, found) if said else found == "", found
 
 
-def test_a_replica_that_does_not_answer_is_refused() -> None:
-    assert "PostgreSQL on db2 does not answer" in promotion_refusal({}, {"answers": False}, 1024, NAMES)
+def test_a_replica_that_does_not_answer_is_refused_whatever_loss_is_accepted() -> None:
+    for accept_loss in (False, True):
+        said = promotion_refusal({"position": "0/3000000"}, {"answers": False}, 1024, NAMES, accept_loss)
+        assert "PostgreSQL on db2 does not answer" in said
+
+
+def test_a_loss_that_is_accepted_is_no_reason() -> None:
+    state = {"answers": True, "recovering": True, "position": "0/1", "age": None}
+    assert promotion_refusal({"position": "1/0"}, state, 1024, NAMES)
+    assert promotion_refusal({"position": "1/0"}, state, 1024, NAMES, True) == ""
 
 
 def test_commits_cannot_wait_for_a_replica_that_nobody_has() -> None:
@@ -174,3 +206,14 @@ def test_which_replica_is_meant_is_known_or_asked() -> None:
     three = {"database": ["db1", "db2", "web"]}
     assert "-e to=db2 or -e to=web" in replica_to_promote(three, hostvars())["problem"]
     assert "no replica to promote" in replica_to_promote({"database": ["db1"]}, hostvars())["problem"]
+
+
+@pytest.mark.parametrize("playbook", ["site", "database"])
+def test_a_run_without_replicas_has_no_task_for_them(playbook: str) -> None:
+    folder = Path(__file__).resolve().parents[2] / "playbooks"
+    *others, last = yaml.safe_load((folder / f"{playbook}.yml").read_text())
+    assert "tasks/replicas.yml" in str(last["tasks"]) and "tasks/replicas.yml" not in str(others)
+    hosts = jinja2.Template(last["hosts"])
+    nobody = "all:!all"
+    assert hosts.render(groups={}) == hosts.render(groups={"database": ["db1"]}) == nobody
+    assert hosts.render(groups=GROUPS) == "database"
