@@ -125,6 +125,8 @@ class ActionModule(ActionBase):
                 tried.append(f"{user}, port {port}: {problem}")
                 answered = any(word in problem for word in (*REFUSED, LOGGED_IN))
                 if not answered and not wait:
+                    if "Connection refused" in problem:
+                        break  # it may listen on the next port
                     return {}, tried
                 if problem.startswith(LOGGED_IN) and not powerless:
                     powerless = {"user": user, "port": port}
