@@ -34,6 +34,9 @@ SELECT json_build_object(
         FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{}') FROM pg_database),
   'available', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
   'connections', current_setting('max_connections')::int,
+  'slots', (SELECT coalesce(json_object_agg(slot_name, json_build_object('active', active,
+      'lost', coalesce(to_json(slot) ->> 'wal_status' = 'lost', false))), '{}')
+    FROM pg_replication_slots AS slot WHERE slot_type = 'physical' AND NOT temporary),
   'statements', NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
     AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%')
 """
@@ -79,6 +82,7 @@ class State:
     databases: Dict[str, Dict[str, Any]] = field(default_factory=dict)
     available: Optional[List[str]] = None  # None: nobody could be asked
     connections: Optional[int] = None
+    slots: Dict[str, Dict[str, bool]] = field(default_factory=dict)  # of replicas: active, lost
     uncounted: bool = False  # statements are counted, and nobody can read how often and how long
     details: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 

@@ -208,7 +208,9 @@ class Cluster:
     def outdated(self, settings: Dict[str, Any]) -> List[str]:
         """Files written after the server last read them. True also after a run that was cut off before its reload."""
         files = [path for path in settings["files"] if os.path.isabs(path)]
-        files += glob.glob(os.path.join(os.path.dirname(settings["files"][0]), "conf.d", "*.conf"))
+        directory = os.path.join(os.path.dirname(settings["files"][0]), "conf.d")
+        # The directory itself is newer, too, when a file has gone.
+        files += [directory, *glob.glob(os.path.join(directory, "*.conf"))]
         now = time.time()
         newer = []
         for path in files:

@@ -17,14 +17,11 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_serve
     settle,
 )
 
-SLOTS = """
-SELECT coalesce(json_object_agg(slot_name, json_build_object('active', active, 'lost', wal_status = 'lost')), '{}')
-  FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary
-"""
 FOLLOWED = """
 SELECT json_build_object('recovering', pg_is_in_recovery(), 'received', coalesce(pg_last_wal_receive_lsn(),
     pg_last_wal_replay_lsn()), 'replayed', pg_last_wal_replay_lsn(),
   'streaming', EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+  'receiver', (SELECT pid FROM pg_stat_wal_receiver),
   'age', extract(epoch FROM now() - pg_last_xact_replay_timestamp()))
 """
 #: Seconds in which a replica that can follow its primary does.
@@ -139,15 +136,23 @@ def followed(cluster: Cluster) -> Dict[str, Any]:
 
 
 def streams(cluster: Cluster, seconds: float) -> bool:
+    """Whether it streams, or does within so many seconds.
+
+    A receiver whose primary has no use for it streams, too, for the moment until it is told so. It is the same one
+    that has to be seen twice.
+    """
     deadline = time.monotonic() + seconds
+    seen = 0
     while True:
         state: Optional[Dict[str, Any]] = None
         with contextlib.suppress(ServerError):
             state = followed(cluster)
-        if state and state["recovering"] and state["streaming"]:
+        receiver = state["receiver"] if state and state["recovering"] and state["streaming"] else 0
+        if receiver and receiver == seen:
             return True
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and not receiver:
             return False
+        seen = receiver
         time.sleep(0.2)
 
 
@@ -159,9 +164,11 @@ def follow(cluster: Cluster, wanted: Mapping[str, Any], timeout: int, apply: boo
     reason = why_clone(data)
     actions: List[str] = []
     if not reason:
-        if apply:
-            unmask(cluster)
         try:
+            if apply:
+                unmask(cluster)
+                if raise_settings(cluster, data):
+                    actions.append("raise settings to those of the primary")
             done, _settings = settle(cluster, timeout, apply)
             actions += done
             if streams(cluster, PATIENCE if apply else 0):

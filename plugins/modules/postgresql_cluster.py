@@ -229,16 +229,6 @@ def keep_passwords(secrets: Dict[str, str], directory: str, check_mode: bool) ->
     return written
 
 
-def serve_replicas(cluster: Cluster, peers: List[Dict[str, str]], check_mode: bool) -> List[str]:
-    """Have a replication slot for each replica."""
-    done = []
-    for summary, sql in replicating.plan_slots(cluster.query(standby.SLOTS), [peer["name"] for peer in peers]):
-        done.append(summary)
-        if not check_mode:
-            cluster.execute(sql)
-    return done
-
-
 def be_replica(module: AnsibleModule, cluster: Cluster, result: Dict[str, Any]) -> List[str]:
     """Everything on a host whose databases are copies of another's."""
     wanted = module.params["replication"]
@@ -256,6 +246,7 @@ def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State
         found["databases"],
         found["available"],
         connections=found["connections"],
+        slots=found["slots"],
         uncounted=found["statements"],
     )
     for database in wanted:
@@ -315,18 +306,19 @@ def main() -> None:
         if problems:
             module.fail_json(msg="\n".join(problems))
         done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
+        slots = replicating.plan_slots(state.slots, [peer["name"] for peer in peers])
         plan = (
             planning.plan_server(state)
             + planning.plan_roles(state, roles)
             + planning.plan_databases(state, databases, clients)
+            + [planning.Action(summary, sql) for summary, sql in slots]
         )
         result["loads"], passed_over = planning.plan_loads(state, databases)
         if not module.check_mode:
             apply(module, cluster, plan)
-        slots = serve_replicas(cluster, peers, module.check_mode) if settings else []
     except (ServerError, secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
-    actions = done + [action.summary for action in plan] + slots
+    actions = done + [action.summary for action in plan]
     files = {database["name"]: database["load"] for database in databases}
     if module.check_mode:
         actions += [f"load {files[name]} into database {name}" for name in result["loads"]]
