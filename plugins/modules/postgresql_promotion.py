@@ -47,7 +47,7 @@ import glob
 import os
 import subprocess
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
@@ -61,21 +61,26 @@ STREAMING = """
 SELECT json_build_object('current', current_setting('synchronous_standby_names'), 'streaming',
   (SELECT coalesce(json_agg(application_name), '[]') FROM pg_stat_replication WHERE state = 'streaming'))
 """
+NO_ANSWER: Dict[str, Any] = dict(answers=False, recovering=False, streaming=False, position="", age=None)
 
 
-def local(module: AnsibleModule) -> Cluster:
+def local(module: AnsibleModule) -> Optional[Cluster]:
+    """The host's cluster; None where there is none, as on a bare host, or on a primary that has lost all."""
     found = sorted(glob.glob("/etc/postgresql/*/main/postgresql.conf"))
-    if len(found) != 1:
+    if len(found) == 1:
+        return Cluster(found[0].split("/")[3])
+    missed = not found and (module.params["step"] in ("look", "fence") or module.check_mode)
+    if not missed:
         listed = ", ".join(found) or "none"
         module.fail_json(msg=f"this host must have one cluster `main`; found: {listed}. A whole run sets one up.")
-    return Cluster(found[0].split("/")[3])
+    return None
 
 
 def look(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
     try:
         state = standby.followed(cluster)
     except ServerError:
-        return dict(answers=False, recovering=False, streaming=False, position="", age=None)
+        return NO_ANSWER
     written = state["received"] if state["recovering"] else cluster.query(WRITTEN)
     return dict(
         answers=True,
@@ -119,7 +124,7 @@ def promote(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
     return dict(position=cluster.query(WRITTEN), actions=["promote"])
 
 
-def note(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
+def note(module: AnsibleModule) -> Dict[str, Any]:
     record = module.params["record"]
     if secret_file.read(RECORD) == record:
         return dict(position="", actions=[])
@@ -132,7 +137,7 @@ def synchronous(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
     path = os.path.join(cluster.configuration, "conf.d", replication.SYNCHRONOUS)
     actions: List[str] = []
     if module.check_mode and cluster.settings_if_up() is None:
-        return dict(position="", actions=actions)  # a bare host: no replica can stream yet
+        return dict(position="", actions=actions)  # no replica can stream yet
     state = cluster.query(STREAMING)
     value = replication.synchronous_names(module.params["peers"], state["streaming"], state["current"])
     wanted = f"# Managed by Shipshape.\nsynchronous_standby_names = '{value}'\n" if value else ""
@@ -153,13 +158,21 @@ def synchronous(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
     return dict(position="", actions=actions)
 
 
-STEPS = {"look": look, "fence": fence, "promote": promote, "note": note, "synchronous": synchronous}
+STEPS = {"look": look, "fence": fence, "promote": promote, "synchronous": synchronous}
+
+
+def work(module: AnsibleModule) -> Dict[str, Any]:
+    step = module.params["step"]
+    if step == "note":
+        return note(module)
+    cluster = local(module)
+    return NO_ANSWER if cluster is None else STEPS[step](module, cluster)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            step=dict(type="str", required=True, choices=sorted(STEPS)),
+            step=dict(type="str", required=True, choices=sorted([*STEPS, "note"])),
             until=dict(type="str", default=""),
             record=dict(type="str", default=""),
             peers=dict(type="list", elements="str", default=[]),
@@ -169,7 +182,7 @@ def main() -> None:
     )
     umask.ordinary()
     try:
-        result = STEPS[module.params["step"]](module, local(module))
+        result = work(module)
     except (ServerError, secret_file.UnsafeSecret, OSError, subprocess.CalledProcessError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=bool(result.get("actions")), **result)
