@@ -63,7 +63,7 @@ test-roles: image ## Run every scenario on IMAGE
 	@$(LAB) scenarios --image $(IMAGE) $(SCENARIOS)
 
 test-site: image ## Bring a bare droplet to production, twice, and through a restart
-	.venv/bin/pytest tests/site --verbose --durations=25 --numprocesses=3
+	.venv/bin/pytest tests/site --verbose --durations=25 --numprocesses=3 --dist=loadscope
 
 test: setup ## All of the above, one after another, and count
 	@.venv/bin/python -m tests.run lint unit test-roles test-site

@@ -11,18 +11,15 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader
 from ansible_collections.shipshape.droplet.plugins.module_utils import way_in
+from ansible_collections.shipshape.droplet.plugins.plugin_utils import droplet_facts
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, LOGGED_IN, REFUSED, attempt
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import RECORD
 
-#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, facts for which `setup`
-#: would run lsblk, dmidecode and LVM's tools for a third of a second, and what the kernel takes the disk of /var for.
+#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, and facts.
 LOOK = (
     f"echo primary=$(cat {RECORD} 2>/dev/null); "
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
-    "echo environment=$(cat /etc/shipshape/environment 2>/dev/null); echo memory=$(grep MemTotal /proc/meminfo); "
-    "echo processors=$(getconf _NPROCESSORS_ONLN); echo root=$(findmnt --noheadings --output FSTYPE /); "
-    'disk=/sys/dev/block/$(findmnt --noheadings --output MAJ:MIN --target /var/lib | tr -d " "); '
-    "echo rotational=$(cat $disk/queue/rotational $disk/../queue/rotational 2>/dev/null | head -n 1)"
+    f"echo environment=$(cat /etc/shipshape/environment 2>/dev/null); {droplet_facts.LOOK}"
 )
 
 
@@ -33,19 +30,7 @@ def as_root(user: str, script: str) -> str:
 def seen(said: str) -> tuple[dict[str, str], dict[str, Any]]:
     """(the environment and the primary, facts under the names that `setup` has for them) from the output of LOOK."""
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    memory = words.get("memory", "").split()
-    facts = {
-        # "MemTotal: 2025336 kB"
-        "memtotal_mb": int(memory[1]) // 1024 if len(memory) == 3 else None,
-        "processor_vcpus": int(words["processors"]) if words.get("processors", "").isdigit() else None,
-        "mounts": [{"mount": "/", "fstype": words["root"]}] if words.get("root") else None,
-    }
-    noted = {name: words.get(name, "").strip() for name in ("environment", "primary")}
-    # Without one of them `setup` is asked for all.
-    if None in facts.values():
-        return noted, {}
-    # A disk that is none of the kernel's, as a container's, has no kind.
-    return noted, {**facts, "data_disk": {"rotational": words.get("rotational", "").strip()}}
+    return {name: words.get(name, "").strip() for name in ("environment", "primary")}, droplet_facts.facts(words)
 
 
 class ActionModule(ActionBase):

@@ -58,7 +58,11 @@ others:
   returned: success
 ansible_facts:
   description:
-    - C(memtotal_mb), C(processor_vcpus) and, of C(mounts), the root file system, named as by M(ansible.builtin.setup).
+    - All that the roles read, named as by M(ansible.builtin.setup), C(memtotal_mb), C(processor_vcpus),
+      C(distribution), C(distribution_version), C(distribution_major_version), C(distribution_release),
+      C(virtualization_type), C(virtualization_role), of C(mounts) the root file system, of C(default_ipv4) and
+      C(default_ipv6) C(address), C(interface) and C(gateway), of C(dns) the C(nameservers).
+    - C(data_disk.rotational) is what the kernel takes the disk of C(/var/lib) for, C(0), C(1), or empty.
     - Empty when one of them could not be read.
   type: dict
   returned: success over ssh

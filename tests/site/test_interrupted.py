@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import time
@@ -17,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import droplet, settings
-from tests.site import system
-from tests.site.conftest import MALAR
+from tests.site import malar_market, system
 from tests.site.system import PROJECT, System, descendants, environment
 
 KILLS = 20 if settings.EVERYTHING else 3
@@ -30,8 +27,7 @@ STAGES = (
 #: Seconds of a run before it is killed: enough to get somewhere, too few to get through a step that takes long.
 LIFE = (1.5, 12.0)
 HOSTS = {"malar1": "10.77.0.47"}
-#: Of its own, so that it runs beside the other tests of this inventory.
-DOMAINS = ("api.cut.test", "cut.test", "www.cut.test")
+DOMAINS = malar_market.domains("cut.test")
 
 PROGRAM = Path(__file__).with_name("what_is_there.py")
 
@@ -68,12 +64,7 @@ def run_for(host: System, seconds: float) -> bool:
 
 @pytest.fixture
 def one(tmp_path: Path) -> Iterator[System]:
-    inventory = tmp_path / "inventory"
-    shutil.copytree(MALAR, inventory)
-    main = inventory / "group_vars/all/main.yml"
-    # Neither where the code is, nor who is written to.
-    main.write_text(re.sub(r"(?<!git\.)(?<!@)malar-market-ledger\.com", "cut.test", main.read_text(encoding="utf-8")))
-    yield System(inventory, HOSTS, tmp_path, system.bucket("shipshape-cut"), DOMAINS)
+    yield System(malar_market.at("cut.test", tmp_path), HOSTS, tmp_path, system.bucket("shipshape-cut"), DOMAINS)
     system.stop("cut", HOSTS)
 
 
@@ -111,7 +102,7 @@ def test_a_restart_right_after_any_stage_brings_back_its_services_and_rules(one:
         before = in_force(one)
         droplet.reboot("shipshape-cut-malar1")
         assert not (lost := before - in_force(one)), f"after {stage} and a restart: {sorted(lost)}"
-    assert one.fetch("https://api.malar-market-ledger.com/health").status == 200
+    assert one.fetch(f"https://{DOMAINS[0]}/health").status == 200
     run = one.play("site.yml")
     assert run.code == 0, run.tail
     assert run.count("changed") == 0, run.tail

@@ -10,18 +10,17 @@ import pytest
 import yaml
 
 from tests.lab import settings
-from tests.site import system
-from tests.site.conftest import DOMAINS, MALAR
+from tests.site import malar_market, system
 from tests.site.system import BIN, PROJECT, System
 
-API = "https://api.malar-market-ledger.com"
+DOMAIN = "spread.test"
+DOMAINS = malar_market.domains(DOMAIN)
+API = f"https://api.{DOMAIN}"
 
 
 def spread(folder: Path, hosts: dict[str, str], groups: dict[str, str], bucket: str) -> System:
     """The malar-market inventory with its hosts file replaced by one host for each group."""
-    inventory = folder / "inventory"
-    inventory.mkdir()
-    (inventory / "group_vars").symlink_to(MALAR / "group_vars")
+    inventory = malar_market.at(DOMAIN, folder)
     text = yaml.safe_dump({group: {"hosts": {host: {}}} for group, host in groups.items()})
     (inventory / "hosts.yml").write_text(text, encoding="utf-8")
     return System(inventory, hosts, folder, system.bucket(bucket), DOMAINS)
@@ -75,7 +74,7 @@ def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_
         assert run.code == 0, run.tail
         health = app_behind.fetch(f"{API}/health")
         assert (health.status, health.json()["database"]) == (200, "ok")
-        assert "<html" in app_behind.fetch("https://malar-market-ledger.com/").body.lower()
+        assert "<html" in app_behind.fetch(f"https://{DOMAIN}/").body.lower()
         # The app's port is open to the proxy only: this machine is neither.
         assert open_ports(app_behind.hosts["back"]) == ["22"]
         assert open_ports(app_behind.hosts["edge"]) == ["22", "80", "443"]

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.site import system
-from tests.site.conftest import MALAR
+from tests.site import malar_market, system
 from tests.site.system import System
 from tests.site.test_more_droplets import open_ports
 
@@ -22,7 +21,7 @@ HOSTS = {"front": "10.77.0.71", "store": "10.77.0.72"}
 def inventory(folder: Path) -> Path:
     """The inventory malar-market with the database and Redis on a droplet of their own, and a pool."""
     (folder / "inventory" / "group_vars" / "all").mkdir(parents=True)
-    written = yaml.safe_load((MALAR / "group_vars" / "all" / "main.yml").read_text())
+    written = yaml.safe_load((malar_market.INVENTORY / "group_vars" / "all" / "main.yml").read_text())
     written["apps"]["malar-api"] |= {"domains": [*DOMAINS]}
     written["apps"]["malar-api"]["database"]["pool"] = 20
     # What is looked at here needs neither.

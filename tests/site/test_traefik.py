@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,12 +17,13 @@ import pytest
 from plugins.plugin_utils.names import app_port, second_port
 from tests.lab import http3, settings
 from tests.lab import mirror as lab_mirror
-from tests.site import system
-from tests.site.conftest import DOMAINS, MALAR
+from tests.site import malar_market, system
 from tests.site.system import PROJECT, System
 
-API = "https://api.malar-market-ledger.com"
-WEB = "https://malar-market-ledger.com"
+DOMAIN = "either.test"
+DOMAINS = malar_market.domains(DOMAIN)
+API = f"https://api.{DOMAIN}"
+WEB = f"https://{DOMAIN}"
 HOSTS = {"malar1": "10.77.0.48"}
 #: Seconds for which a connection to the release before may go on.
 DRAIN = 8
@@ -44,8 +44,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def malar(tmp_path_factory: pytest.TempPathFactory, mirror: str) -> Iterator[System]:
     system.start("traefik", HOSTS, DOMAINS)
     folder = tmp_path_factory.mktemp("traefik")
-    inventory = folder / "inventory"
-    shutil.copytree(MALAR, inventory)
+    inventory = malar_market.at(DOMAIN, folder)
     main = inventory / "group_vars/all/main.yml"
     text = main.read_text(encoding="utf-8")
     domains = f"domains: [{DOMAINS[0]}]\n"

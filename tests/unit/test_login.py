@@ -3,29 +3,94 @@
 from __future__ import annotations
 
 import subprocess
+from typing import Any
 
+import pytest
 from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, seen
 
-SAID = "environment=production\nprimary=db1 2\nmemory=MemTotal: 2025336 kB\nprocessors=2\nroot=ext4\nrotational=1\n"
 NOTED = {"environment": "production", "primary": "db1 2"}
+UBUNTU = """environment=production
+primary=db1 2
+memory=MemTotal: 2025336 kB
+processors=2
+root=ext4
+rotational=1
+VERSION_ID="22.04"
+VERSION_CODENAME=jammy
+ID=ubuntu
+debian=bookworm/sid
+virtualization=kvm
+route4=192.0.2.1 via 203.0.113.1 dev eth0 src 203.0.113.9 uid 0 \\ cache
+route6=
+nameservers=127.0.0.53 1.1.1.1
+"""
+
+
+def facts(said: str) -> dict[str, Any]:
+    found: dict[str, Any] = seen(said)[1]
+    return found
 
 
 def test_facts_have_the_names_and_units_that_setup_gives_them() -> None:
-    facts = {"memtotal_mb": 1977, "processor_vcpus": 2, "mounts": [{"mount": "/", "fstype": "ext4"}]}
-    assert seen(SAID) == (NOTED, {**facts, "data_disk": {"rotational": "1"}})
-    unknown = SAID.replace("rotational=1", "rotational=")
-    assert seen(unknown) == (NOTED, {**facts, "data_disk": {"rotational": ""}})
+    assert seen(UBUNTU) == (
+        NOTED,
+        {
+            "memtotal_mb": 1977,
+            "processor_vcpus": 2,
+            "mounts": [{"mount": "/", "fstype": "ext4"}],
+            "distribution": "Ubuntu",
+            "distribution_version": "22.04",
+            "distribution_major_version": "22",
+            "distribution_release": "jammy",
+            "virtualization_type": "kvm",
+            "virtualization_role": "guest",
+            "default_ipv4": {"gateway": "203.0.113.1", "interface": "eth0", "address": "203.0.113.9"},
+            "default_ipv6": {},
+            "dns": {"nameservers": ["127.0.0.53", "1.1.1.1"]},
+            "data_disk": {"rotational": "1"},
+        },
+    )
+    assert facts(UBUNTU.replace("rotational=1", "rotational="))["data_disk"] == {"rotational": ""}
 
 
-def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup() -> None:
-    assert seen(SAID.replace("root=ext4", "root=")) == (NOTED, {})
-    assert seen(SAID.replace("processors=2", "processors=undefined"))[1] == {}
-    assert seen("environment=\nmemory=\n") == ({"environment": "", "primary": ""}, {})
+def test_debian_has_its_point_release_in_a_file_of_its_own() -> None:
+    debian = UBUNTU.replace("ID=ubuntu", "ID=debian").replace('VERSION_ID="22.04"', 'VERSION_ID="12"')
+    assert facts(debian.replace("debian=bookworm/sid", "debian=12.11"))["distribution_version"] == "12.11"
+    assert facts(debian)["distribution_version"] == "12"
+    assert facts(debian)["distribution"] == "Debian"
+
+
+def test_an_address_of_the_sixth_version_is_found_by_its_route() -> None:
+    line = "route6=2001:db8::1 from :: via fe80::1 dev eth0 proto ra src 2001:db8:1::9 metric 1024 pref medium"
+    found = facts(UBUNTU.replace("route6=", line))["default_ipv6"]
+    assert found == {"gateway": "fe80::1", "interface": "eth0", "address": "2001:db8:1::9"}
+
+
+def test_a_machine_of_its_own_is_nobodys_guest() -> None:
+    found = facts(UBUNTU.replace("virtualization=kvm", "virtualization=none"))
+    assert (found["virtualization_type"], found["virtualization_role"]) == ("NA", "NA")
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("root=ext4", "root="),
+        ("processors=2", "processors=undefined"),
+        ("ID=ubuntu\n", "ID=fedora\n"),
+        ("VERSION_CODENAME=jammy\n", ""),
+        ("virtualization=kvm", "virtualization="),
+        (UBUNTU, "environment=production\nprimary=db1 2\nmemory=\n"),
+    ],
+)
+def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup(line: str, instead: str) -> None:
+    assert line in UBUNTU
+    assert seen(UBUNTU.replace(line, instead)) == (NOTED, {})
 
 
 def test_the_question_is_answered_by_a_shell() -> None:
     said = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=True).stdout
-    noted, facts = seen(said)
-    assert noted == {"environment": "", "primary": ""} and facts["memtotal_mb"] > 100 and facts["processor_vcpus"] >= 1
-    assert facts["mounts"][0]["fstype"]
-    assert facts["data_disk"]["rotational"] in ("", "0", "1")
+    words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    assert words["environment"] == words["primary"] == ""
+    assert words["memory"].endswith("kB") and int(words["processors"]) >= 1
+    assert words["root"] and words["rotational"] in ("", "0", "1")
+    assert words["ID"] and words["VERSION_ID"]
