@@ -49,6 +49,7 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), C
 def app(name: str, database: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "command",
+        "packages": ["postgresql-client"],
         "source": {"git": "https://git.test/replica.git"},
         "command": "python3 serve.py",
         "migrate": 'psql -qXd "$DATABASE_URL" -c "CREATE TABLE IF NOT EXISTS beats (number bigint PRIMARY KEY)"',
