@@ -27,11 +27,15 @@ class Door(http.client.HTTPSConnection):
 
 
 class Load(threading.Thread):
-    """Asks in turns over a kept connection and over a new one, from `with` to its end."""
+    """Asks in turns over a kept connection and over a new one, from `with` to its end.
 
-    def __init__(self, domain: str, address: str, pause: float = 0.05) -> None:
+    With `again` a kept connection that the server has just closed is opened anew, as every browser does: a reload of
+    nginx closes those that wait, and a request may be on its way there.
+    """
+
+    def __init__(self, domain: str, address: str, pause: float = 0.05, *, again: bool = False) -> None:
         super().__init__(daemon=True)
-        self.domain, self.address, self.pause = domain, address, pause
+        self.domain, self.address, self.pause, self.again = domain, address, pause, again
         self.seen: list[str] = []
         self.failed: list[str] = []
         #: Seconds for which nobody answered, at most.
@@ -63,8 +67,12 @@ class Load(threading.Thread):
             body = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
             self.failed.append(f"{began} {type(error).__name__}: {error}")
+            closed = door is self._kept and isinstance(error, (http.client.RemoteDisconnected, ConnectionResetError))
             door.close()
             self._kept = None
+            if closed and self.again:
+                self.failed.pop()
+                self._ask(keep)
             return
         if answer.status != 200:
             self.failed.append(f"{began} HTTP {answer.status}: {body[:80]}")
