@@ -6,14 +6,18 @@ import shlex
 import time
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader
 from ansible_collections.shipshape.droplet.plugins.module_utils import way_in
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import droplet_facts
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, LOGGED_IN, REFUSED, attempt
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import RECORD
 
 #: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, and facts.
 LOOK = (
+    f"echo primary=$(cat {RECORD} 2>/dev/null); "
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
     f"echo environment=$(cat /etc/shipshape/environment 2>/dev/null); {droplet_facts.LOOK}"
 )
@@ -23,17 +27,17 @@ def as_root(user: str, script: str) -> str:
     return f"sh -c {shlex.quote(script)}" if user == "root" else f"sudo -n sh -c {shlex.quote(script)}"
 
 
-def seen(said: str) -> tuple[str, dict[str, Any]]:
-    """(the environment, facts under the names that `setup` has for them) from the output of LOOK."""
+def seen(said: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """(the environment and the primary, facts under the names that `setup` has for them) from the output of LOOK."""
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    return words.get("environment", "").strip(), droplet_facts.facts(words)
+    return {name: words.get(name, "").strip() for name in ("environment", "primary")}, droplet_facts.facts(words)
 
 
 class ActionModule(ActionBase):
     """Tries each way in turn over the connection plugin itself, so that what works stays open for the next tasks."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset(("users", "ports", "timeout"))
+    _VALID_ARGS = frozenset(("users", "ports", "timeout", "required", "others"))
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -49,15 +53,20 @@ class ActionModule(ActionBase):
                 "user": connection.get_option("remote_user", task_vars),
                 "port": None,
                 "environment": "",
+                "primary": "",
+                "others": {},
                 "tried": [],
             }
 
         ports = [int(port) for port in arguments.get("ports") or []] or [connection.get_option("port") or 22]
+        others = {name: self._ask(name, users, task_vars or {}) for name in arguments.get("others") or []}
         deadline = time.monotonic() + float(arguments.get("timeout", 90))
+        required = bool(arguments.get("required", True))
         while True:
-            found, tried = self._find(users, ports)
-            if found:
-                return {"changed": False, **found, "tried": tried}
+            found, tried = self._find(connection, users, ports, wait=required)
+            if found or not required:
+                nobody = {"user": None, "port": None, "environment": "", "primary": None}
+                return {"changed": False, **(found or nobody), "tried": tried, "others": others}
             # A host that has answered on one port is up, and to ask it again and again is what gets an address banned.
             answered = any(word in problem for problem in tried for word in REFUSED + FATAL)
             if answered or time.monotonic() > deadline:
@@ -67,29 +76,51 @@ class ActionModule(ActionBase):
             )
             time.sleep(3)
 
-    def _find(self, users: list[str], ports: list[int], *, again: bool = True) -> tuple[dict[str, Any], list[str]]:
+    def _ask(self, name: str, users: list[str], task_vars: dict[str, Any]) -> str | None:
+        """What a host has noted that this run may leave out; None when it does not let us in."""
+        variables = task_vars["hostvars"][name]
+        earlier = variables.get("shipshape_login") or {}
+        gone = "user" in earlier and earlier["user"] is None  # an earlier play of this run has waited for it
+        if gone or variables.get("ansible_connection", "ssh") not in ("ssh", "smart"):
+            return None
+        connection = connection_loader.get("ansible.builtin.ssh", self._play_context)
+        known = constants.config.get_plugin_vars("connection", connection._load_name)
+        connection.set_options(var_options={key: variables[key] for key in known if key in variables})
+        ports = [int(variables.get(key) or 22) for key in ("hardening_ssh_port", "ansible_port")]
+        found, _tried = self._find(connection, users, ports, wait=False, again=False)
+        return found.get("primary")
+
+    def _find(
+        self, connection: Any, users: list[str], ports: list[int], *, wait: bool, again: bool = True
+    ) -> tuple[dict[str, Any], list[str]]:
         """(who got in, by which port, and what was seen there, or nothing; what was tried before that)."""
         tried: list[str] = []
         powerless: dict[str, Any] = {}
         for port in dict.fromkeys(ports):
             for user in users:
-                problem, said = attempt(self._connection, user, port, as_root(user, LOOK))
+                problem, said = attempt(connection, user, port, as_root(user, LOOK))
                 if problem is None and again and "unproven=yes" in said and not self._task.check_mode:
                     # Left by a run that died. It would be taken back in the middle of this one.
-                    attempt(self._connection, user, port, as_root(user, f"{way_in.PROGRAM} revert"))
-                    return self._find(users, ports, again=False)
+                    attempt(connection, user, port, as_root(user, f"{way_in.PROGRAM} revert"))
+                    return self._find(connection, users, ports, wait=wait, again=False)
                 if problem is None:
-                    environment, facts = seen(said)
-                    found = {"user": user, "port": port, "environment": environment, "ansible_facts": facts}
+                    noted, facts = seen(said)
+                    found = {"user": user, "port": port, **noted, "ansible_facts": facts}
                     return found, tried
                 tried.append(f"{user}, port {port}: {problem}")
+                answered = any(word in problem for word in (*REFUSED, LOGGED_IN))
+                if not answered and not wait:
+                    if "Connection refused" in problem:
+                        break  # it may listen on the next port
+                    return {}, tried
                 if problem.startswith(LOGGED_IN) and not powerless:
                     powerless = {"user": user, "port": port}
         if powerless:
             # Of use only with a password for sudo, which Ansible may have.
-            _problem, said = attempt(self._connection, powerless["user"], powerless["port"], LOOK)
-            environment, facts = seen(said)
-            powerless.update(environment=environment, ansible_facts=facts)
+            _problem, said = attempt(connection, powerless["user"], powerless["port"], LOOK)
+            noted, facts = seen(said)
+            # What only root may read is not missing, it was not seen.
+            powerless.update(noted, primary=None, ansible_facts=facts)
         return powerless, tried
 
     def _explain(self, task_vars: dict[str, Any], tried: list[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import plan as model
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology, UnknownPrimary, elect
 
 
 def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology:
@@ -19,7 +20,51 @@ def topology(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> Topology
         for host in machines:
             variables = hostvars[host]
             addresses[host] = str(variables.get("private_address") or variables.get("ansible_host") or host)
-    return Topology(**members, addresses=addresses)
+    primary, promotions = elect(records(members["database"], hostvars), members["database"])
+    return Topology(**members, addresses=addresses, primary=primary, promotions=promotions)
+
+
+def records(members: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, str]:
+    """What each database host has noted of who is the primary, as far as this run has asked them.
+
+    Raises UnknownPrimary when it has asked, and none of several has answered: to take the first then might undo a
+    promotion.
+    """
+    if len(members) < 2:
+        return {host: _said(hostvars[host]).get("primary") or "" for host in members}
+    notes: dict[str, list[str]] = {host: [] for host in members}
+    asked = False
+    for name in hostvars:
+        said = _said(hostvars[name])
+        answers = {**(said.get("others") or {}), **({name: said.get("primary")} if said else {})}
+        for host in notes.keys() & answers.keys():
+            asked = True
+            notes[host] += [] if answers[host] is None else [str(answers[host])]
+    if asked and not any(notes.values()):
+        raise UnknownPrimary(
+            f"none of the database hosts ({', '.join(members)}) has said who is the primary: they do not answer, or do "
+            "not let an admin become root without a password. Nothing is decided without one of them"
+        )
+    # A promotion may have been between two logins of the same run.
+    return {host: max(found, key=_promotions) for host, found in notes.items() if found}
+
+
+def _said(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    login = variables.get("shipshape_login")
+    return login if isinstance(login, Mapping) else {}
+
+
+def _promotions(note: str) -> int:
+    number = note.rpartition(" ")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def database_primary(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
+    """The host that has the databases; empty where no host has any."""
+    try:
+        return str(topology(groups, hostvars).primary)
+    except UnknownPrimary as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def pooler_port(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
@@ -45,7 +90,7 @@ def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[s
             apps, topology(groups, hostvars), host, proxy, http3, pooler, redis(hostvars, host)
         )
         return planned
-    except model.PlanError as error:
+    except (model.PlanError, UnknownPrimary) as error:
         raise AnsibleFilterError(str(error)) from error
 
 
@@ -65,12 +110,75 @@ def plan_apps(
             apps, known, host, passwords, only, pooler, redis(hostvars, host)
         )
         return planned
-    except model.PlanError as error:
+    except (model.PlanError, UnknownPrimary) as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def replica_to_promote(groups: Mapping[str, Any], hostvars: Mapping[str, Any], wish: str = "") -> dict[str, Any]:
+    """{primary, to, record}: who has the databases, who shall have them, and what is noted then; or `problem`."""
+    try:
+        known = topology(groups, hostvars)
+    except UnknownPrimary as error:
+        return {"primary": "", "to": "", "record": "", "problem": str(error)}
+    others = [host for host in known.database if host != known.primary]
+    to = wish or (others[0] if len(others) == 1 else "")
+    found = {"primary": known.primary, "to": to, "record": f"{to} {known.promotions + 1}", "problem": ""}
+    if not others:
+        found["problem"] = (
+            f"Group `database` has {', '.join(known.database) or 'no host'}: there is no replica to promote. "
+            "Put a second droplet into it and run site.yml."
+        )
+    elif not to:
+        found["problem"] = f"Say which replica is to be the primary: -e to={' or -e to='.join(others)}"
+    elif to == known.primary:
+        found["problem"] = (
+            f"{to} is the primary already (playbooks/deploy.yml leads the apps to it); "
+            f"the replicas are: {', '.join(others)}"
+        )
+    elif to not in others:
+        found["problem"] = f"-e to={to}: no host of group `database`; the replicas are: {', '.join(others)}"
+    return found
+
+
+def promotion_refusal(
+    primary: Mapping[str, Any],
+    replica: Mapping[str, Any],
+    limit: int,
+    names: Mapping[str, str],
+    accept_loss: bool = False,
+) -> str:
+    """Why a replica must not be promoted, from what both say of themselves; nothing when it may.
+
+    `limit` is in bytes of the write-ahead log, and of no account with `accept_loss`.
+    """
+    if not replica.get("answers"):
+        return f"PostgreSQL on {names['to']} does not answer. Nothing was changed; `pg_lsclusters` there says more."
+    if accept_loss or not replica.get("recovering"):
+        return ""  # the latter is of a promotion that was cut off after that
+    written = str(primary.get("position") or "") if not primary.get("recovering") else ""
+    lag = replication.behind(written, str(replica["position"] or "0/0"))
+    return str(replication.refusal(lag, int(limit), replica.get("age"), names["primary"], names["to"]))
+
+
+def promotion_lag(primary: Mapping[str, Any], replica: Mapping[str, Any]) -> str:
+    """How far behind the replica was, in words."""
+    lag = replication.behind(str(primary.get("position") or ""), str(replica.get("position") or "0/0"))
+    if lag is None:
+        age = replica.get("age")
+        last = f"; its last transaction was {age:.0f} s old" if age is not None else ""
+        return f"how far behind it was could not be asked{last}"
+    return f"it was {lag} bytes behind"
 
 
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"plan": plan, "plan_apps": plan_apps}
+        return {
+            "plan": plan,
+            "plan_apps": plan_apps,
+            "database_primary": database_primary,
+            "replica_to_promote": replica_to_promote,
+            "promotion_refusal": promotion_refusal,
+            "promotion_lag": promotion_lag,
+        }

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_replication import (
+    settings as replication_settings,
+)
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.postgresql_extensions import packages
 
 Setting = Union[str, int, float, bool]
@@ -130,10 +133,17 @@ def postgresql_partitions(databases: Iterable[Mapping[str, Any]]) -> list[dict[s
     ]
 
 
+def postgresql_replication(replication: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that follow from having replicas, or from being one."""
+    found: dict[str, str] = replication_settings(replication)
+    return found
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "postgresql_tuning": postgresql_tuning,
+            "postgresql_replication": postgresql_replication,
             "postgresql_disk": postgresql_disk,
             "postgresql_partitions": postgresql_partitions,
             "postgresql_package_reasons": postgresql_package_reasons,

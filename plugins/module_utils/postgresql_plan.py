@@ -34,6 +34,9 @@ SELECT json_build_object(
         FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{}') FROM pg_database),
   'available', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
   'connections', current_setting('max_connections')::int,
+  'slots', (SELECT coalesce(json_object_agg(slot_name, json_build_object('active', active,
+      'lost', coalesce(to_json(slot) ->> 'wal_status' = 'lost', false))), '{}')
+    FROM pg_replication_slots AS slot WHERE slot_type = 'physical' AND NOT temporary),
   'statements', NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
     AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%')
 """
@@ -79,6 +82,7 @@ class State:
     databases: Dict[str, Dict[str, Any]] = field(default_factory=dict)
     available: Optional[List[str]] = None  # None: nobody could be asked
     connections: Optional[int] = None
+    slots: Dict[str, Dict[str, bool]] = field(default_factory=dict)  # of replicas: active, lost
     uncounted: bool = False  # statements are counted, and nobody can read how often and how long
     details: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
@@ -196,19 +200,27 @@ def plan_server(state: State) -> List[Action]:
     return [Action("create extension pg_stat_statements in postgres", "CREATE EXTENSION pg_stat_statements")]
 
 
+def without(role: Dict[str, Any]) -> Dict[str, str]:
+    """The powers a role must not have."""
+    return {power: option for power, option in POWERS.items() if power != "replication" or not role.get("replication")}
+
+
 def plan_roles(state: State, roles: List[Dict[str, Any]]) -> List[Action]:
     actions = []
     for role in roles:
         name, password = role["name"], role["password"]
         present = state.roles.get(name)
         if present is None:
-            options = "LOGIN " + " ".join(POWERS.values())
+            options = "LOGIN " + " ".join(without(role).values())
+            options += " REPLICATION" if role.get("replication") else ""
             if role.get("connection_limit") is not None:
                 options += f" CONNECTION LIMIT {int(role['connection_limit'])}"
             sql = f"CREATE ROLE {quote_name(name)} {options} PASSWORD {quote_text(scram.verifier(password))}"
             actions.append(Action(f"create role {name}", sql))
             continue
-        wrong = [option for power, option in POWERS.items() if present[power]]
+        wrong = [option for power, option in without(role).items() if present[power]]
+        if role.get("replication") and not present["replication"]:
+            wrong.append("REPLICATION")
         if not present["login"]:
             wrong.append("LOGIN")
         limit = UNLIMITED if role.get("connection_limit") is None else int(role["connection_limit"])

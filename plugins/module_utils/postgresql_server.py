@@ -15,7 +15,9 @@ SOCKET_DIRECTORY = "/var/run/postgresql"
 # Nothing of a session of ours is kept by the server: a verifier is not a password, but nobody else's business either.
 QUIET = (
     "SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = 'panic'; "
-    "SET pg_stat_statements.track_utility = off; SET client_min_messages = 'warning';\n"
+    "SET pg_stat_statements.track_utility = off; SET client_min_messages = 'warning'; "
+    # What a run makes it makes again; it must not wait for a replica that this very run is about to set up.
+    "SET synchronous_commit = 'local';\n"
 )
 
 SETTINGS = """
@@ -23,6 +25,7 @@ SELECT json_build_object(
   'version', current_setting('server_version_num')::int / 10000,
   'loaded', extract(epoch FROM pg_conf_load_time()),
   'data', current_setting('data_directory'),
+  'standby', pg_is_in_recovery(),
   'checksums', current_setting('data_checksums') = 'on',
   'new', NOT EXISTS (SELECT FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1'))
     AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'postgres'),
@@ -205,7 +208,9 @@ class Cluster:
     def outdated(self, settings: Dict[str, Any]) -> List[str]:
         """Files written after the server last read them. True also after a run that was cut off before its reload."""
         files = [path for path in settings["files"] if os.path.isabs(path)]
-        files += glob.glob(os.path.join(os.path.dirname(settings["files"][0]), "conf.d", "*.conf"))
+        directory = os.path.join(os.path.dirname(settings["files"][0]), "conf.d")
+        # The directory itself is newer, too, when a file has gone.
+        files += [directory, *glob.glob(os.path.join(directory, "*.conf"))]
         now = time.time()
         newer = []
         for path in files:

@@ -18,7 +18,12 @@ SELECT json_build_object(
       'address', coalesce(address, ''), 'method', auth_method, 'error', error) ORDER BY line_number)
     FROM pg_hba_file_rules),
   'roles', (SELECT json_object_agg(rolname, json_build_object('superuser', rolsuper, 'bypassrls', rolbypassrls,
-      'scram', rolpassword IS NULL OR rolpassword LIKE 'SCRAM-SHA-256$%')) FROM pg_authid))
+      'scram', rolpassword IS NULL OR rolpassword LIKE 'SCRAM-SHA-256$%')) FROM pg_authid),
+  'replica', pg_is_in_recovery(),
+  'receives', EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+  'senders', (SELECT coalesce(json_object_agg(application_name,
+      CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_current_wal_lsn() - replay_lsn END), '{}')
+    FROM pg_stat_replication WHERE state = 'streaming'))
 """
 
 

@@ -25,6 +25,11 @@ options:
     description: Deploy a release again that was rolled back.
     type: bool
     default: false
+  keep:
+    description: >-
+      Take what is live for what each version stands for, and ask nobody; of an app without a release they are asked.
+    type: bool
+    default: false
   to:
     description: >-
       Plan the way back of the one app to this release instead, V(previous) for the one that was live before.
@@ -89,7 +94,7 @@ changes:
 """
 
 import socket
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import (
@@ -198,6 +203,12 @@ def decide(
     return ("activate" if problems else "none"), dict(facts, reasons=problems)
 
 
+def live_commits(stores: Iterable[Store]) -> dict[str, str]:
+    """The commit or image of what is live, by app."""
+    live = ((store.app, store.release(store.current)) for store in stores)
+    return {name: release.commit for name, release in live if release}
+
+
 def units_of(app: dict[str, Any], store: Store) -> list[str]:
     """Every unit that an app may run under."""
     beside = [unit for colour in COLOURS for unit in app_process.others(app, colour)]
@@ -266,8 +277,10 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     try:
         changes = [change for app in apps for change in prepare(app, check_mode, lock)]
         app_deploy_key.clear()
-        refs = {} if to else remote_refs(apps, reached)
-        digests = {} if to else app_container.wanted_digests(apps, logins, check_mode)
+        kept = live_commits(stores.values()) if module.params["keep"] else {}
+        asked = [app for app in apps if not to and app["name"] not in kept]
+        refs = remote_refs(asked, reached)
+        digests = {**app_container.wanted_digests(asked, logins, check_mode), **kept}
         lost = app_container.lost(apps)
         states = app_service.show(
             [unit for app in apps if app["type"] in PROCESS_TYPES for unit in units_of(app, stores[app["name"]])]
@@ -332,6 +345,7 @@ def main() -> None:
         argument_spec=dict(
             apps=dict(type="list", elements="dict", required=True, options=app_options()),
             redeploy=dict(type="bool", default=False),
+            keep=dict(type="bool", default=False),
             to=dict(type="str", default=""),
             rewritten=dict(type="list", elements="str", default=[]),
             holder=dict(type="dict", default={}, options=app_lock.holder_options()),

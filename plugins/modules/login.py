@@ -17,6 +17,17 @@ description:
 options:
   users: {description: Users to try, the wanted one first., type: list, elements: str, required: true}
   ports: {description: Ports to try. Left out, the port of the connection., type: list, elements: int}
+  required:
+    description:
+      - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, and a host that does not answer is
+        asked once and not waited for.
+    type: bool
+    default: true
+  others:
+    description: Other hosts that are asked, over connections of their own, who is the primary; they need not answer.
+    type: list
+    elements: str
+    default: []
   timeout: {description: Seconds to wait for a host that does not answer., type: int, default: 90}
 author: Shipshape (@shipshape)
 """
@@ -34,6 +45,16 @@ port: {description: The port that works., type: int, returned: success}
 environment:
   description: The environment the host belongs to, as C(/etc/shipshape/environment) says; empty when it says none.
   type: str
+  returned: success
+primary:
+  description:
+    - Which host has the databases and how often that was changed, as a database host has noted it; empty when it has
+      not. Null when it could not be read, as by a user who needs a password for sudo.
+  type: str
+  returned: success
+others:
+  description: The same of each of O(others); null of one that does not let us in.
+  type: dict
   returned: success
 ansible_facts:
   description:

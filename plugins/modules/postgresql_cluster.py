@@ -32,6 +32,7 @@ options:
         description: Its password. Left out, one is made once and kept in O(secrets_directory) as C(<name>.password).
         type: str
       connection_limit: {description: Connections it may have at once. Left out, any number., type: int}
+      replication: {description: Whether replicas log in as it., type: bool, default: false}
   databases:
     description: Databases. Only the owner and the roles in O(clients) may connect.
     type: list
@@ -68,6 +69,18 @@ options:
     type: list
     elements: dict
     default: []
+  replication:
+    description:
+      - What the host has to know of the other ones with the same databases. C(name) is its own, C(peers) are the others
+        (C(name), C(address)). With C(primary) and C(primary_address) the cluster is a replica of that one; its data is
+        a copy then, so that nothing of O(roles), O(databases) and O(clients) is created here.
+      - What a replica had of its own before is kept beside, in a directory whose name ends with C(.kept-) and the time.
+    type: dict
+    default: {}
+  secrets:
+    description: Generated passwords of the primary by role, which a replica keeps for the day it is promoted.
+    type: dict
+    default: {}
   secrets_directory:
     description: Where generated passwords are kept, readable by root only.
     type: path
@@ -114,6 +127,8 @@ from typing import Any, Dict, List
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, secret_file, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replicating
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_standby as standby
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError, settle
 
 PASSWORD_LENGTH = 32
@@ -139,6 +154,7 @@ def argument_spec() -> Dict[str, Any]:
                 name=dict(type="str", required=True),
                 password=dict(type="str", no_log=True),
                 connection_limit=dict(type="int"),
+                replication=dict(type="bool", default=False),
             ),
         ),
         databases=dict(
@@ -157,6 +173,8 @@ def argument_spec() -> Dict[str, Any]:
             ),
         ),
         clients=dict(type="list", elements="dict", default=[]),
+        replication=dict(type="dict", default={}),
+        secrets=dict(type="dict", default={}, no_log=True),
         secrets_directory=dict(type="path", default="/etc/shipshape/postgresql", no_log=False),
         timeout=dict(type="int", default=60),
     )
@@ -198,6 +216,28 @@ def fill_passwords(roles: List[Dict[str, Any]], directory: str, check_mode: bool
     return made
 
 
+def keep_passwords(secrets: Dict[str, str], directory: str, check_mode: bool) -> List[str]:
+    """Have the primary's generated passwords here, too; returns whose were written."""
+    written = []
+    for name, secret in sorted(secrets.items()):
+        path = os.path.join(directory, f"{name}.password")
+        if secret_file.read(path) == secret:
+            continue
+        written.append(f"keep the password of role {name}")
+        if not check_mode:
+            secret_file.write(path, secret)
+    return written
+
+
+def be_replica(module: AnsibleModule, cluster: Cluster, result: Dict[str, Any]) -> List[str]:
+    """Everything on a host whose databases are copies of another's."""
+    wanted = module.params["replication"]
+    result["loads"] = []
+    done: List[str] = keep_passwords(module.params["secrets"], module.params["secrets_directory"], module.check_mode)
+    done += standby.follow(cluster, wanted, module.params["timeout"], not module.check_mode)
+    return done
+
+
 def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State:
     found = cluster.query(planning.SERVER_STATE)
     state = planning.State(
@@ -206,6 +246,7 @@ def read_state(cluster: Cluster, wanted: List[Dict[str, Any]]) -> planning.State
         found["databases"],
         found["available"],
         connections=found["connections"],
+        slots=found["slots"],
         uncounted=found["statements"],
     )
     for database in wanted:
@@ -234,12 +275,29 @@ def main() -> None:
     require_cluster(module, cluster)
     # No unit is named to be restarted: the server itself is asked whether what is on disk is in force.
     result = file_set.converge(module, file_set.declared(module))
+    if wanted["replication"].get("primary"):
+        try:
+            actions = be_replica(module, cluster, result)
+        except (ServerError, secret_file.UnsafeSecret, OSError) as error:
+            module.fail_json(msg=str(error))
+        finish(module, result, actions)
+    peers = wanted["replication"].get("peers") or []
+    if peers:
+        roles.append(dict(name=replicating.ROLE, password=None, replication=True))
     try:
         if cluster.exists and cluster.installed:
+            if not module.check_mode:
+                # A promotion that went no further than to stop it.
+                standby.unmask(cluster)
             done, settings = settle(cluster, wanted["timeout"], apply=not module.check_mode)
             if settings and settings["version"] != int(cluster.version):
                 module.fail_json(
                     msg=f"the server on port {cluster.port} is PostgreSQL {settings['version']}, not {cluster.version}"
+                )
+            if settings and settings["standby"]:
+                module.fail_json(
+                    msg="the cluster here is a replica, and this host is noted as the primary. Nothing was created. "
+                    "playbooks/promote.yml makes a primary of it, and says how far behind it is."
                 )
             state = read_state(cluster, databases) if settings else planning.State(int(cluster.version))
         else:
@@ -248,10 +306,12 @@ def main() -> None:
         if problems:
             module.fail_json(msg="\n".join(problems))
         done += fill_passwords(roles, wanted["secrets_directory"], module.check_mode)
+        slots = replicating.plan_slots(state.slots, [peer["name"] for peer in peers])
         plan = (
             planning.plan_server(state)
             + planning.plan_roles(state, roles)
             + planning.plan_databases(state, databases, clients)
+            + [planning.Action(summary, sql) for summary, sql in slots]
         )
         result["loads"], passed_over = planning.plan_loads(state, databases)
         if not module.check_mode:
@@ -266,6 +326,10 @@ def main() -> None:
         module.warn(
             f"database {name} has tables or the like already, so {files[name]} is not loaded: it is for a new one"
         )
+    finish(module, result, actions)
+
+
+def finish(module: AnsibleModule, result: Dict[str, Any], actions: List[str]) -> None:
     result["actions"] += actions
     result["changed"] = result["changed"] or bool(actions)
     if module._diff and actions:

@@ -41,7 +41,9 @@ options:
     elements: dict
     default: []
   postgresql:
-    description: What PostgreSQL shall do, C(version), C(settings) by name and C(roles). Without it, it is not asked.
+    description: >-
+      What PostgreSQL shall do, C(version), C(settings) by name, C(roles), and C(replication) as the role has it.
+      Without it, it is not asked.
     type: dict
   address:
     description: The droplet's name or address as the controller reaches it. Empty probes nothing.

@@ -437,9 +437,6 @@ def _groups(app: Mapping[str, Any], path: Path, groups: Groups) -> Iterator[Prob
     if "database" in app and not servers and "database" not in mistyped:
         found = "a database, but no host in group `database`"
         yield Problem((*path, "database"), found, "the droplet that holds it, in that group")
-    elif "database" in app and len(servers) > 1:
-        found = f"a database, but {len(servers)} hosts in group `database`: {', '.join(servers)}"
-        yield Problem((*path, "database"), found, "exactly one host in that group: it is the one that apps connect to")
 
 
 def _sql(app: Mapping[str, Any], path: Path) -> Iterator[Problem]:

@@ -134,6 +134,8 @@ WIRED = {
     "hardening_contributed_firewall_rules": "hardening_firewall_rules",
     "hardening_contributed_forwarding": "",
     "pgbouncer_server_connections": "",
+    "postgresql_replication": "",
+    "postgresql_secrets": "",
     "redis_keep_packaged": "",
     "docker_published_ports": "hardening_firewall_rules",
     "hardening_contributed_jails": "",
@@ -176,5 +178,8 @@ WIRED = {
 }
 # Given on the command line, not in the inventory.
 OPERATOR_VARIABLES = frozenset(
-    {"app", "break_lock", "confirm_environment", "job", "migrations", "reboot", "tables", "version", "to"}
+    {
+        *("accept_loss", "app", "break_lock", "confirm_environment", "fenced", "job", "lag", "migrations", "reboot"),
+        *("tables", "version", "to"),
+    }
 )

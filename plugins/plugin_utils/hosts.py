@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..module_utils.postgresql_replication import identifier
 from .across import apps_of, mistyped_groups, port_of
 from .checks import PLACEHOLDER, example_address, example_domain
 from .names import is_address
@@ -26,7 +27,25 @@ def check_hosts(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Seq
         *_private(hosts, machines),
         *_twins(hosts),
         *_same_apps(hosts, machines),
+        *_replicas(hosts, groups.get("database", ())),
     ]
+
+
+def _replicas(hosts: Mapping[str, Mapping[str, Any]], servers: Sequence[str]) -> Iterator[Problem]:
+    """What is asked of replicas, where there are some, and that their slots have names of their own."""
+    seen: dict[str, str] = {}
+    for host in servers:
+        if len(servers) == 1 and str(hosts.get(host, {}).get("postgresql_synchronous", False)).lower() in (
+            "true",
+            "yes",
+        ):
+            wanted = "a second droplet in group `database`, or no such variable: there is no replica to wait for"
+            yield Problem(("postgresql_synchronous",), "true, and one host in group `database`", wanted)
+        name = identifier(host)
+        if name in seen:
+            wanted = "names that differ in letters or digits: a replication slot has no other characters"
+            yield Problem(("group database",), f"{seen[name]} and {host}", wanted)
+        seen.setdefault(name, host)
 
 
 def _groups(groups: Mapping[str, Sequence[str]], machines: Sequence[str]) -> Iterator[Problem]:

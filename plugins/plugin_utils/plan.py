@@ -74,11 +74,22 @@ def _database(name: str, app: Mapping[str, Any]) -> str:
 
 
 def database_host(topology: Topology) -> str:
-    """The one host that holds the databases."""
-    if len(topology.database) == 1:
-        return topology.database[0]
-    found = ", ".join(topology.database) or "no host"
-    raise PlanError(f"apps need a database, and group `database` has {found}; put exactly one host into it")
+    """The one host that apps connect to: the primary. Further hosts of the group have copies."""
+    if not topology.database:
+        raise PlanError("apps need a database, and group `database` has no host; put the droplet that holds it there")
+    return topology.primary or topology.database[0]
+
+
+def _replication(topology: Topology, host: str) -> Row:
+    """What a database host has to know of the others."""
+    if host not in topology.database:
+        return {}
+    primary = database_host(topology)
+    # A database host that has always been alone needs no note, and may be given another name.
+    noted = len(topology.database) > 1 or topology.promotions
+    row: Row = {"name": host, "record": f"{primary} {topology.promotions}" if noted else ""}
+    row["peers"] = [{"name": peer, "address": topology.addresses[peer]} for peer in topology.database if peer != host]
+    return row | ({"primary": primary, "primary_address": topology.addresses[primary]} if host != primary else {})
 
 
 def _site(name: str, app: Mapping[str, Any], topology: Topology, host: str) -> Row:
@@ -226,7 +237,9 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
     roles: list[Row] = []
     clients: list[Row] = []
     remote: set[str] = set()
-    if users and host == database_host(topology):
+    peers = len(topology.database) > 1 and host in topology.database
+    # A replica lets in whom its primary does, so that nothing has to be opened when it is promoted.
+    if users and database_host(topology) and host in topology.database:
         # First those that have a database, then those that have schemas in one of these.
         for name, app in sorted(users.items(), key=lambda user: "in" in user[1]["database"]):
             role, said = _database(name, app), app["database"]
@@ -252,7 +265,8 @@ def _postgresql(apps: Apps, topology: Topology, host: str) -> Row:
         "postgresql_databases": list(databases.values()),
         "postgresql_roles": roles,
         "postgresql_clients": clients,
-        "postgresql_listen_addresses": ["localhost"] + ([topology.addresses[host]] if remote else []),
+        "postgresql_listen_addresses": ["localhost"] + ([topology.addresses[host]] if remote or peers else []),
+        "postgresql_replication": _replication(topology, host),
     }
 
 
@@ -261,7 +275,7 @@ def _pgbouncer(apps: Apps, topology: Topology, host: str) -> Row:
     pools: list[Row] = []
     remote: set[str] = set()
     for name, app in _with_database(apps).items():
-        if not app["database"].get("pool") or host != database_host(topology):
+        if not app["database"].get("pool") or host not in topology.database:
             continue
         role, shared = _database(name, app), app["database"].get("in")
         sources = [topology.path(host, server) for server in topology.app]
@@ -287,7 +301,8 @@ def redis_host(topology: Topology) -> str:
 
 def _redis(apps: Apps, redis: Apps, topology: Topology, host: str) -> Row:
     """The instances of Redis on this host, and whether an app of it needs the package's own."""
-    here = bool(redis) and host == redis_host(topology)
+    # As with the databases, what lets apps in is the same on a replica; site.yml runs it on the primary alone.
+    here = bool(redis) and (host in topology.database or host == redis_host(topology))
     users = {name: _texts(app.get("redis")) for name, app in with_process(apps).items()}
     asked_for = [package for app in apps.values() for package in _texts(app.get("packages"))]
     return {
@@ -338,6 +353,7 @@ def _listens(
             rows.append({"name": name, "port": port, "protocol": "tcp", "addresses": [address], "sources": sources})
     if host in topology.database:
         allowed = dict.fromkeys(address for client in inputs["postgresql_clients"] for address in client["addresses"])
+        allowed |= dict.fromkeys(host_network(peer["address"]) for peer in inputs["postgresql_replication"]["peers"])
         rows.append(
             {
                 "name": "postgresql",

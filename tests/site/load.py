@@ -12,7 +12,7 @@ from types import TracebackType
 from tests.lab import settings
 
 
-class _Door(http.client.HTTPSConnection):
+class Door(http.client.HTTPSConnection):
     """The proxy by its address; its certificate is checked by name."""
 
     def __init__(self, domain: str, address: str) -> None:
@@ -42,7 +42,7 @@ class Load(threading.Thread):
         self.gap = 0.0
         self._answered = time.monotonic()
         self._over = threading.Event()
-        self._kept: _Door | None = None
+        self._kept: Door | None = None
 
     def __enter__(self) -> Load:
         self.start()
@@ -59,7 +59,7 @@ class Load(threading.Thread):
             self._over.wait(self.pause)
 
     def _ask(self, keep: bool) -> None:
-        door = self._kept if keep and self._kept else _Door(self.domain, self.address)
+        door = self._kept if keep and self._kept else Door(self.domain, self.address)
         began = time.strftime("%H:%M:%S")
         try:
             door.request("GET", "/", headers={} if keep else {"Connection": "close"})

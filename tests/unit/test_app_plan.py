@@ -155,6 +155,12 @@ def test_going_back_without_anything_to_go_back_to_lists_what_there_is(app: dict
         store.find("previous")
 
 
+def test_a_live_app_is_kept_at_its_commit_and_a_new_one_is_asked_for(app: dict[str, Any], tmp_path: Path) -> None:
+    live = store_with(tmp_path, record(app), current=A, colour="blue")
+    new = app_store.Store("news", str(tmp_path / "news"))
+    assert app_release.live_commits([live, new]) == {"shop": OLD}
+
+
 def test_a_way_back_says_what_is_given_up_and_a_return_to_a_newer_release_that_nothing_is(
     app: dict[str, Any], tmp_path: Path
 ) -> None:

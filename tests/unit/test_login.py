@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, seen
 
+NOTED = {"environment": "production", "primary": "db1 2"}
 UBUNTU = """environment=production
+primary=db1 2
 memory=MemTotal: 2025336 kB
 processors=2
 root=ext4
@@ -31,7 +33,7 @@ def facts(said: str) -> dict[str, Any]:
 
 def test_facts_have_the_names_and_units_that_setup_gives_them() -> None:
     assert seen(UBUNTU) == (
-        "production",
+        NOTED,
         {
             "memtotal_mb": 1977,
             "processor_vcpus": 2,
@@ -77,17 +79,18 @@ def test_a_machine_of_its_own_is_nobodys_guest() -> None:
         ("ID=ubuntu\n", "ID=fedora\n"),
         ("VERSION_CODENAME=jammy\n", ""),
         ("virtualization=kvm", "virtualization="),
-        (UBUNTU, "environment=production\nmemory=\n"),
+        (UBUNTU, "environment=production\nprimary=db1 2\nmemory=\n"),
     ],
 )
 def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup(line: str, instead: str) -> None:
     assert line in UBUNTU
-    assert seen(UBUNTU.replace(line, instead)) == ("production", {})
+    assert seen(UBUNTU.replace(line, instead)) == (NOTED, {})
 
 
 def test_the_question_is_answered_by_a_shell() -> None:
     said = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=True).stdout
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    assert words["environment"] == "" and words["memory"].endswith("kB") and int(words["processors"]) >= 1
+    assert words["environment"] == words["primary"] == ""
+    assert words["memory"].endswith("kB") and int(words["processors"]) >= 1
     assert words["root"] and words["rotational"] in ("", "0", "1")
     assert words["ID"] and words["VERSION_ID"]

@@ -37,6 +37,9 @@ def server() -> dict[str, Any]:
             rule(12, "hostssl", "shop", "10.0.0.2", "scram-sha-256"),
         ],
         "roles": {"shop": {"superuser": False, "bypassrls": False, "scram": True}},
+        "replica": False,
+        "receives": False,
+        "senders": {},
     }
 
 
@@ -84,3 +87,34 @@ def test_a_rule_that_refuses_needs_no_tls() -> None:
     state = server()
     state["hba"][2].update(type="host", method="reject")
     assert found(state) == []
+
+
+PRIMARY = {**WANTED, "replication": {"name": "db1", "peers": [{"name": "db2", "address": "10.0.0.2"}]}}
+REPLICA = {
+    **WANTED,
+    "replication": {"name": "db2", "primary": "db1", "peers": [{"name": "db1", "address": "10.0.0.1"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state", "words"),
+    [
+        (PRIMARY, {"senders": {"shipshape_db2": 0}}, ""),
+        (PRIMARY, {}, "no replica on db2; declared: one that streams from here"),
+        (PRIMARY, {"senders": {"shipshape_db2": 20000000}}, "the replica on db2 20000000 bytes behind"),
+        (PRIMARY, {"replica": True}, "a replica; declared: the primary"),
+        (REPLICA, {"replica": True, "receives": True}, ""),
+        (REPLICA, {"replica": True}, "a replica that does not follow db1"),
+        (REPLICA, {}, "data of its own; declared: a replica of db1"),
+    ],
+)
+def test_a_replica_that_does_not_keep_up_is_found_on_both_sides(wanted: Any, state: dict[str, Any], words: str) -> None:
+    said = found({**server(), **state}, wanted)
+    assert len(said) == 1 and words in said[0] if words else said == []
+
+
+def test_a_smaller_replica_may_be_as_large_as_its_primary() -> None:
+    state: Any = {**server(), "replica": True, "receives": True}
+    state["settings"]["work_mem"]["from"] = PATH.replace("shipshape.conf", "shipshape_standby.conf")
+    assert found(state, REPLICA) == []
+    assert found({**state, "replica": False}, WANTED)
