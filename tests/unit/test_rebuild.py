@@ -117,7 +117,7 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "repository": str(tmp_path / "store"), "host": "shop-1", "databases": ["shop"], "paths": ["/etc/shipshape"],
         "exclude": [], "keep": {}, "timeout_minutes": 1, "jitter_minutes": 0,
         "state_directory": str(tmp_path / "state"), "cache_directory": str(tmp_path / "cache"),
-        "lock_file": str(tmp_path / "lock"),
+        "lock_file": str(tmp_path / "lock"), "mail": "", "server_copy": "", "places": [],
     }  # fmt: skip
     (tmp_path / "etc" / "config.json").write_text(json.dumps(values))
     (tmp_path / "etc" / "credentials.env").write_text("RESTIC_PASSWORD=pa55word\n")
@@ -290,7 +290,8 @@ def settings(tmp_path: Path) -> tool.Settings:
     values = {
         "host": "db-1", "repository": "s3:s3.test/b/pgbackrest/db-1", "recovery_days": 7, "archive_timeout_seconds": 60,
         "pgbackrest_configuration": str(tmp_path / "pgbackrest.conf"), "postgresql_version": "15", "behind_minutes": 10,
-        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "state_directory": str(tmp_path / "state"),
+        "postgresql_port": 5432, "timeout_minutes": 1, "jitter_minutes": 0, "mail": "",
+        "state_directory": str(tmp_path / "state"),
         "lock_file": str(tmp_path / "lock"), "clusters_directory": str(tmp_path / "data"),
         "configurations_directory": str(tmp_path / "etc"),
     }  # fmt: skip
