@@ -24,7 +24,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Settings:
         "volumes/cache/_data/b",
         "apps/shop/uploads/c",
         "redis/sessions/aof",
-        "srv/x",
+        "srv/shop/releases/1",
+        "srv/photos/d",
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -33,7 +34,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Settings:
         {"kind": "volume of Docker", "path": f"{tmp_path}/volumes/*/_data"},
         {"kind": "state of an app", "path": f"{tmp_path}/apps/*", "anew": "made anew"},
         {"kind": "data of Redis", "path": f"{tmp_path}/redis/*"},
-        {"kind": "release of an app", "path": f"{tmp_path}/srv", "anew": "made anew by a deploy"},
+        {"kind": "releases of an app", "path": f"{tmp_path}/srv/*/releases", "anew": "made anew by a deploy"},
+        {"kind": "files", "path": f"{tmp_path}/srv/*"},
         {"kind": "certificates", "path": f"{tmp_path}/letsencrypt"},
     ]
     values = {
@@ -62,13 +64,15 @@ def test_each_thing_that_has_state_is_listed_with_where_its_copy_is(settings: st
         "/volumes/photos/_data": "files in s3:there",
         "/apps/shop": f"files in s3:there, of {settings.state}/apps/shop/uploads alone",
         "/redis/sessions": "none",
-        "/srv": "made anew by a deploy",
+        "/srv/shop/releases": "made anew by a deploy",
+        "/srv/photos": "none",
         "/etc/hostname": "files in s3:there",
     }
     assert manifest.uncovered(manifest.state(settings)) == [
         "database reports",
         f"volume of Docker {settings.state}/volumes/cache/_data",
         f"data of Redis {settings.state}/redis/sessions",
+        f"files {settings.state}/srv/photos",
     ]
 
 
@@ -89,6 +93,6 @@ def test_where_no_server_answers_the_declared_databases_are_listed(settings: sto
 def test_the_command_says_it_to_people_and_to_programs(settings: store.Settings, capsys: Any) -> None:
     assert program.main(["--configuration", str(settings.state), "manifest"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["database", "reports", "none"] and lines[-1] == "3 of 9 have no copy"
+    assert lines[1].split() == ["database", "reports", "none"] and lines[-1] == "4 of 10 have no copy"
     assert program.main(["--configuration", str(settings.state), "manifest", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["state"]) == 9
+    assert len(json.loads(capsys.readouterr().out)["state"]) == 10

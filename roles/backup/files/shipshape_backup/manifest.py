@@ -46,11 +46,12 @@ def databases(settings: Settings) -> list[dict[str, str]]:
 
 
 def places(settings: Settings) -> list[dict[str, str]]:
-    rows = []
+    rows: list[dict[str, str]] = []
     for place in settings.places:
         for found in sorted(glob.glob(place["path"])):
             path = Path(found)
-            if has_content(path):
+            # Of a place around one that is named already, that one is what there is to say.
+            if has_content(path) and not any(path in Path(row["what"]).parents for row in rows):
                 copy = copy_of(path, settings)
                 rows.append(
                     {"kind": place["kind"], "what": found, "copy": place.get("anew", NONE) if copy == NONE else copy}
