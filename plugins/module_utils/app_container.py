@@ -78,13 +78,13 @@ done
 """
 )
 #: What comes to its end by itself. Should one still be at it, of whichever release, that one is waited for instead.
-ONCE = (
+ONCE_BEGUN = (
     HEAD
     + """if [ -n "$(ours --filter status=running)" ]; then exec docker attach --no-stdin "$name"; fi
 make_room
-exec {start}
 """
 )
+ONCE = ONCE_BEGUN + "exec {start}\n"
 
 
 def logins(module: AnsibleModule, sealed: str) -> dict[str, Login]:

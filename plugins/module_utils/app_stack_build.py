@@ -303,6 +303,18 @@ def _images(
     return images
 
 
+#: `--rm` of Compose takes a container that ends at once away before Compose has asked how it ended, and calls that a
+#: failure (docker/compose#8968).
+ONCE = (
+    app_container.ONCE_BEGUN
+    + """code=0
+{start} || code=$?
+docker rm --force --volumes "$name" >/dev/null
+exit $code
+"""
+)
+
+
 def scripts(
     app: Mapping[str, Any], release: str, path: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -324,9 +336,9 @@ def scripts(
         words = " ".join(shlex.quote(word) for word in app_container.words(line))
         direct = app_env.past_the_pooler(each, environment or {})
         own = "-e DATABASE_URL " if direct else ""
-        run_it = f'$compose -p {name} -f {file} run --rm --no-deps -T {own}--name "$name" {service} {words}'
+        run_it = f'$compose -p {name} -f {file} run --no-deps -T {own}--name "$name" {service} {words}'
         exports = CALL + (app_container.export_lines({"DATABASE_URL": direct}) if direct else "")
-        found[each] = app_container.ONCE.format(
+        found[each] = ONCE.format(
             **facts, name=f"{name}-{each}", usage="Runs to its end.", exports=exports, start=run_it
         )
     return found

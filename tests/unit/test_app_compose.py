@@ -422,8 +422,11 @@ def test_a_container_of_a_colour_is_made_by_compose_and_run_in_the_foreground(fa
     assert start == ["start", "--attach", "board-blue"]
     script.write_text(files["migrate"])
     subprocess.run(["sh", str(script)], check=True, timeout=20)
-    options = ["run", "--rm", "--no-deps", "-T", "--name", "board-migrate", "web"]
-    assert calls(fake)[-1] == ["compose", "-p", "board", "-f", file, *options, "alembic", "upgrade", "a head"]
+    options = ["run", "--no-deps", "-T", "--name", "board-migrate", "web"]
+    run, remove = calls(fake)[-2:]
+    assert run == ["compose", "-p", "board", "-f", file, *options, "alembic", "upgrade", "a head"]
+    # By us and not by Compose, which would not know any more how it ended.
+    assert remove == ["rm", "--force", "--volumes", "board-migrate"]
 
 
 def test_a_migration_of_a_compose_file_goes_past_the_pooler(fake: Path) -> None:
