@@ -21,6 +21,8 @@ LOOK = (
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
     f"echo environment=$(cat /etc/shipshape/environment 2>/dev/null); {droplet_facts.LOOK}"
 )
+#: Seconds for a host that nobody waits for to answer; a failover must not be about the droplet that is gone.
+PATIENCE = 5
 
 
 def as_root(user: str, script: str) -> str:
@@ -62,6 +64,8 @@ class ActionModule(ActionBase):
         others = {name: self._ask(name, users, task_vars or {}) for name in arguments.get("others") or []}
         deadline = time.monotonic() + float(arguments.get("timeout", 90))
         required = bool(arguments.get("required", True))
+        if not required:
+            connection.set_option("timeout", PATIENCE)
         while True:
             found, tried = self._find(connection, users, ports, wait=required)
             if found or not required:
@@ -86,6 +90,7 @@ class ActionModule(ActionBase):
         connection = connection_loader.get("ansible.builtin.ssh", self._play_context)
         known = constants.config.get_plugin_vars("connection", connection._load_name)
         connection.set_options(var_options={key: variables[key] for key in known if key in variables})
+        connection.set_option("timeout", PATIENCE)
         ports = [int(variables.get(key) or 22) for key in ("hardening_ssh_port", "ansible_port")]
         found, _tried = self._find(connection, users, ports, wait=False, again=False)
         return found.get("primary")

@@ -20,7 +20,7 @@ options:
   required:
     description:
       - Whether it is an error when nobody gets in. Otherwise RV(user) is null then, and a host that does not answer is
-        asked once and not waited for.
+        asked once, for five seconds.
     type: bool
     default: true
   others:

@@ -6,7 +6,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, seen
+from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, ActionModule, seen
 
 NOTED = {"environment": "production", "primary": "db1 2"}
 UBUNTU = """environment=production
@@ -94,3 +95,51 @@ def test_the_question_is_answered_by_a_shell() -> None:
     assert words["memory"].endswith("kB") and int(words["processors"]) >= 1
     assert words["root"] and words["rotational"] in ("", "0", "1")
     assert words["ID"] and words["VERSION_ID"]
+
+
+class Droplet:
+    """A connection to a droplet that says one thing at each port; who knocks where is noted."""
+
+    def __init__(self, ports: dict[int, str]) -> None:
+        self.ports = ports
+        self.options: dict[str, Any] = {}
+        self.knocks: list[tuple[str, int]] = []
+
+    def set_option(self, name: str, value: Any) -> None:
+        self.options[name] = value
+
+    def exec_command(self, _command: str, sudoable: bool) -> tuple[int, bytes, bytes]:
+        port = int(self.options["port"])
+        self.knocks.append((str(self.options["remote_user"]), port))
+        if said := self.ports[port]:
+            raise AnsibleConnectionFailure(said)
+        return 0, UBUNTU.encode(), b""
+
+
+def find(droplet: Droplet, wait: bool) -> dict[str, Any]:
+    module = object.__new__(ActionModule)
+    found: dict[str, Any] = module._find(droplet, ["deploy", "root"], [2222, 22], wait=wait, again=False)[0]
+    return found
+
+
+def test_nobody_knocks_again_at_a_droplet_that_does_not_answer_and_is_not_waited_for() -> None:
+    gone = Droplet({2222: "Connection timed out", 22: ""})
+    assert find(gone, wait=False) == {} and gone.knocks == [("deploy", 2222)]
+    assert find(gone, wait=True)["port"] == 22
+
+
+def test_a_droplet_that_refuses_one_port_is_asked_at_the_other() -> None:
+    moved = Droplet({2222: "Connection refused", 22: ""})
+    assert find(moved, wait=False)["primary"] == "db1 2"
+    assert moved.knocks == [("deploy", 2222), ("deploy", 22)]
+
+
+def test_one_who_may_not_read_the_note_has_not_seen_that_there_is_none() -> None:
+    class Stranger(Droplet):
+        def exec_command(self, command: str, sudoable: bool) -> tuple[int, bytes, bytes]:
+            if self.options["remote_user"] == "root":
+                raise AnsibleConnectionFailure("Permission denied (publickey).")
+            return (1, b"", b"a password is required") if "sudo" in command else super().exec_command(command, sudoable)
+
+    found = find(Stranger({2222: "", 22: ""}), wait=True)
+    assert (found["user"], found["primary"]) == ("deploy", None)
