@@ -256,4 +256,9 @@ def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there
     assert len(local_shop.listed(capsys)) == 2
     assert not (local_shop.root / "state" / "last-success").exists()
     (local_shop.root / "state" / "last.json.new").unlink()
+    (local_shop.root / "state" / "manifest.json.new").symlink_to("/dev/full")
+    assert local_shop.call("run") == 1
+    assert "this host does not let it work, see df -h: [Errno 28] No space left" in letters[1][2]
+    assert "No space left" in local_shop.report()["failures"][0]
+    (local_shop.root / "state" / "manifest.json.new").unlink()
     assert local_shop.call("run") == 0

@@ -106,6 +106,8 @@ def drill(settings: Settings) -> int:
                 report["files"] = rehearse_files(restic, settings.state / "drill")
         except Failure as failure:
             report["failures"].append(settings.scrub(str(failure)))
+        except OSError as error:  # a full disk, mostly: what is told must not depend on it
+            report["failures"].append(f"this host does not let it work, see df -h: {error}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         report["status"] = "failed" if report["failures"] else "ok"

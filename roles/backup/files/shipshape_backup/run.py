@@ -157,6 +157,8 @@ def run(settings: Settings, scheduled: bool) -> int:
                 back_up(settings, report)
             except Failure as failure:
                 report["failures"].append(str(failure))
+            except OSError as error:  # a full disk, mostly: what is told must not depend on it
+                report["failures"].append(f"this host does not let it work, see df -h: {error}")
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         return finish(settings, report, started.timestamp())

@@ -133,6 +133,8 @@ def drill(settings: Settings) -> int:
             rehearse(settings, side, report)
         except Failure as failure:
             report["failures"].append(str(failure))
+        except OSError as error:  # a full disk, mostly: what is told must not depend on it
+            report["failures"].append(f"this host does not let it work, see df -h: {error}")
         finally:
             if side.is_ours():
                 side.remove()

@@ -108,6 +108,8 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
             report["status"] = "ok"
         except Failure as failure:
             report["failures"].append(settings.scrub(str(failure)))
+        except OSError as error:  # a full disk, mostly: what is told must not depend on it
+            report["failures"].append(f"this host does not let it work, see df -h: {error}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         report["finished"] = now().isoformat()
