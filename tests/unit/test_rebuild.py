@@ -153,7 +153,7 @@ def test_files_go_to_their_places_and_what_this_run_has_written_stays(etc: Path,
     (root / "etc/shipshape/backup/credentials.env").write_text("keys of today")
     restic = files.Reader(store.Settings(etc))
     result = files.put_files_back(restic, "latest", root)
-    assert (result["files"], result["kept"], result["taken"]) == (2, 1, "2026-11-26T02:00:05")
+    assert (result["files"], result["kept"], result["taken"]) == (2, 1, "2026-11-26 02:00:05")
     assert (root / "etc/shipshape/backup/credentials.env").read_text() == "keys of today"
     assert (root / "etc/shipshape/postgresql/shop.password").read_text() == "of the lost one\n"
     assert os.readlink(root / "etc/shipshape/tls/shop") == "/etc/letsencrypt/live/shop"
@@ -253,7 +253,7 @@ def test_a_database_gets_its_name_once_it_is_whole_and_counts_as_loaded(
     monkeypatch.setattr(files, "restore_database", restored)
     assert program(etc, "rebuild", "databases") == 0
     said = capsys.readouterr().out
-    assert "database shop as it was at 2026-11-26T02:00:00 UTC (snapshot 1a2b): 3 tables" in said
+    assert "database shop as it was at 2026-11-26 02:00:00 UTC (snapshot 1a2b): 3 tables" in said
     statement, variables = asked[-1]
     assert statement.index("COMMENT") < statement.index("DROP DATABASE") < statement.index("RENAME")
     assert variables["comment"].startswith(postgresql_plan.LOADED)

@@ -89,7 +89,7 @@ def put_files_back(restic: Restic, wanted: str, root: Path = Path("/")) -> dict[
     files, kept = merge(stage, root)
     shutil.rmtree(stage)
     return {
-        "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19], "files": files, "kept": kept,
+        "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19].replace("T", " "), "files": files, "kept": kept,
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
 
@@ -149,12 +149,13 @@ def put_database_back(restic: Restic, name: str, wanted: str) -> dict[str, Any]:
     into = f"{name[:54]}_rebuild"
     psql('DROP DATABASE IF EXISTS :"into" WITH (FORCE)', into=into)  # of a run that was killed
     result = restore_database(restic, name, wanted, into)
+    taken = result["taken"].replace("T", " ")
     psql(
         "COMMENT ON DATABASE :\"into\" IS :'comment';\n"
         'DROP DATABASE IF EXISTS :"name" WITH (FORCE);\n'
         'ALTER DATABASE :"into" RENAME TO :"name"',
         into=into,
         name=name,
-        comment=f"{RESTORED}{result['taken']} UTC",
+        comment=f"{RESTORED}{taken} UTC",
     )
-    return result
+    return {**result, "taken": taken}
