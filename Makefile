@@ -74,8 +74,8 @@ test-all: setup ## The same with the scenarios on every release, and all the kil
 test-vm: setup engine ## Bring a virtual machine to production, cut its power, audit it; slow; KEEP=1 as for audit
 	$(if $(KEEP),SHIPSHAPE_KEEP_VM=1 ).venv/bin/pytest tests/vm --verbose --capture=no --durations=10
 
-bench: image ## Measure all that is promised: speed, deploys under load, throughput, TLS; ONLY=core,deploys,throughput,tls
-	.venv/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+bench: image ## Measure all that is promised; ONLY=core,database,recovery,deploys,throughput,tls DRILLS=100
+	.venv/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(DRILLS),--drills $(DRILLS))
 
 audit: image ## Ask strangers' audit tools about a droplet after site.yml; KEEP=1 keeps it, and starts from it next time
 	.venv/bin/python -m tests.audit --image $(IMAGE) $(if $(KEEP),--keep)

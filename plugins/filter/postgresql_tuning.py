@@ -50,7 +50,7 @@ def _device(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd") -> dict[str, Setting]:
+def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd", version: str = "") -> dict[str, Setting]:
     """Memory, WAL, planner and log settings for a server that shares its droplet with an application.
 
     A quarter of the memory for the shared buffers and half of it as what the system may cache leaves room for the
@@ -58,8 +58,9 @@ def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd") -> dict
     """
     try:
         memory, cores = round(int(memory_mb) / STEP_MB) * STEP_MB, max(1, int(cores))
+        major = int(version or 0)
     except (TypeError, ValueError) as error:
-        raise AnsibleFilterError(f"postgresql_tuning: memory in MB and cores are numbers: {error}") from error
+        raise AnsibleFilterError(f"postgresql_tuning: memory in MB, cores and version are numbers: {error}") from error
     if memory < 128:
         raise AnsibleFilterError(f"postgresql_tuning: {memory_mb} MB of memory is too little for PostgreSQL")
     connections = 50 if memory < SMALL_MB else 100
@@ -78,7 +79,9 @@ def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd") -> dict
         "autovacuum_work_mem": f"{clamp(memory / 32, 16, 512)}MB",
         "min_wal_size": f"{clamp(wal / 4, 80, 1024)}MB",
         "max_wal_size": f"{wal}MB",
-        "wal_compression": "on",
+        # Whole pages are most of the log that is written after a checkpoint. lz4 makes a third of it for hardly any
+        # work; `on` is pglz, which costs a transaction 7 % more of a core. lz4 came with 15, and all packages have it.
+        "wal_compression": "lz4" if major >= 15 else "on",
         "checkpoint_completion_target": 0.9,
         # From a solid-state disk a random page costs hardly more than the next one, and many come at once.
         "random_page_cost": 4 if disk == "hdd" else 1.1,

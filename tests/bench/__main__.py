@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench import core, deploys, ground, throughput, tls
+from tests.bench import core, database, deploys, ground, recovery, throughput, tls
 from tests.bench.report import Row, table
 from tests.lab import services
 from tests.lab.engine import LabError, say
 
 #: What runs on a droplet with apps, one proxy after the other.
 WITH_APPS = {"deploys": deploys.measure, "throughput": throughput.measure, "tls": tls.measure}
-PARTS = ("core", *WITH_APPS)
+PARTS = ("core", "database", "recovery", *WITH_APPS)
 
 
 def parts(text: str) -> list[str]:
@@ -28,9 +28,13 @@ def parts(text: str) -> list[str]:
     return chosen
 
 
-def measured(chosen: list[str], repeats: int) -> Iterator[Row]:
+def measured(chosen: list[str], repeats: int, drills: int) -> Iterator[Row]:
     if "core" in chosen:
         yield from core.measure(repeats)
+    if "database" in chosen:
+        yield from database.measure()
+    if "recovery" in chosen:
+        yield from recovery.measure(drills)
     if not set(chosen) & set(WITH_APPS):
         return
     with tempfile.TemporaryDirectory() as folder, ground.made(Path(folder)) as here:
@@ -43,13 +47,14 @@ def measured(chosen: list[str], repeats: int) -> Iterator[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="of the cold run; 3")
+    parser.add_argument("--drills", type=int, default=recovery.DRILLS, help=f"of restores; {recovery.DRILLS}")
     parser.add_argument("--only", type=parts, default=list(PARTS), help=f"some of {','.join(PARTS)}")
     given = parser.parse_args()
     rows: list[Row] = []
     failure = ""
     try:
         services.ensure_services()
-        for row in measured(given.only, given.repeats):
+        for row in measured(given.only, given.repeats, given.drills):
             rows.append(row)
             say("  ".join(filter(None, row.cells)))
     except LabError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from tests.bench import __main__ as bench
-from tests.bench import core, deploys, kinds, load, throughput, tls
+from tests.bench import core, database, deploys, kinds, load, recovery, server, throughput, tls
 from tests.bench.commands import BIN, BenchError
 from tests.bench.ground import Ground
 from tests.bench.report import Row, faster, slower, table
-from tests.lab import registry, repository, settings
+from tests.lab import inventory, registry, repository, settings
 from tests.unit.nginx_lab import make_certificate, nginx_program
 
 WELL = """Running 900s test @ https://python.bench.test/
@@ -152,7 +153,8 @@ def test_an_examination_without_a_grade_is_an_error() -> None:
 
 def test_only_parts_that_there_are_can_be_chosen() -> None:
     assert bench.parts("core,tls") == ["core", "tls"]
-    with pytest.raises(argparse.ArgumentTypeError, match="no part speed; there are: core, deploys, throughput, tls"):
+    there_are = "core, database, recovery, deploys, throughput, tls"
+    with pytest.raises(argparse.ArgumentTypeError, match=f"no part speed; there are: {there_are}"):
         bench.parts("core,speed")
 
 
@@ -182,6 +184,149 @@ def test_inventory_of_the_measurement_is_a_valid_one_with_an_app_of_each_kind(
         cwd=settings.PROJECT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"database": {"pool": database.POOL}},
+        {
+            "database": {"extensions": ["pgcrypto"]},
+            "backup": {
+                "s3": {
+                    "endpoint": "https://s3.test",
+                    "bucket": "b-1",
+                    "access_key": "a1b2c3d4e5",
+                    "secret_key": "f6g7h8i9j0",
+                },
+                "password": "0123456789abcdef0123",
+                "recovery_days": 7,
+            },
+        },
+    ],
+)
+def test_inventories_of_the_database_servers_are_valid(
+    variables: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    monkeypatch.setattr("tests.lab.settings.SSH_KEY", key)
+    hosts = inventory.write(tmp_path, server.inventory_of("10.77.0.115", **variables))
+    checked = subprocess.run(
+        [BIN / "ansible-playbook", "playbooks/validate.yml", "-i", hosts],
+        cwd=settings.PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+
+
+PGBENCH = """pgbench (15.14 (Debian 15.14-0+deb12u1))
+transaction type: multiple scripts
+scaling factor: 50
+query mode: simple
+number of clients: 8
+number of threads: 2
+maximum number of tries: 1
+duration: 20 s
+number of transactions actually processed: 41806
+number of failed transactions: 0 (0.000%)
+latency average = 3.827 ms
+initial connection time = 12.104 ms
+tps = 2090.411374 (without initial connection time)
+SQL script 1: <builtin: TPC-B (sort of)>
+ - weight: 1 (targets 50.0% of total)
+ - 20911 transactions (50.0% of total, tps = 1045.605390)
+"""
+REFUSED = """pgbench (15.14 (Debian 15.14-0+deb12u1))
+pgbench: error: connection to server at "127.0.0.1", port 6432 failed: FATAL:  no more connections allowed
+pgbench: error: could not create connection for client 499
+"""
+
+
+def test_what_pgbench_says_of_a_good_run_is_its_rate_over_all_scripts() -> None:
+    assert database.parsed(PGBENCH) == pytest.approx(2090.411374)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        REFUSED,
+        PGBENCH.replace("failed transactions: 0 ", "failed transactions: 3 "),
+        "pgbench: error: client 4 aborted in command 5 (SQL) of script 0; perhaps the backend died\n" + PGBENCH,
+        PGBENCH.replace("without initial connection time", "including connections establishing"),
+    ],
+)
+def test_a_run_of_pgbench_in_which_something_failed_is_no_measurement(said: str) -> None:
+    with pytest.raises(BenchError, match="pgbench gave no result"):
+        database.parsed(said)
+
+
+def test_one_client_that_is_refused_misses_the_figure_and_none_passes() -> None:
+    row = database.verdict(PGBENCH)
+    assert (row.measured, row.result, row.good) == ("41806 transactions", "0 refused", True)
+    row = database.verdict(REFUSED)
+    assert (row.measured, row.result, row.good) == ("0 transactions", "1 refused", False)
+    with pytest.raises(BenchError, match="pgbench gave no result"):
+        database.verdict("sh: 1: pgbench: not found")
+
+
+HISTORY = [recovery.Commit(1000, 1010, "1:a"), recovery.Commit(2000, 2010, "2:b"), recovery.Commit(3000, 3010, "2:b")]
+
+
+def test_what_there_was_at_a_moment_is_what_the_last_commit_before_it_left() -> None:
+    assert [recovery.content_at(HISTORY, moment) for moment in (1010, 1999, 2010, 9999)] == ["1:a", "1:a", "2:b", "2:b"]
+
+
+@pytest.mark.parametrize("moment", [0, 999, 1000, 1009, 2000, 2005])
+def test_of_a_moment_in_a_commit_or_before_the_first_nobody_knows(moment: int) -> None:
+    assert recovery.content_at(HISTORY, moment) is None
+
+
+def test_moments_to_restore_are_spread_over_the_history_and_never_within_a_commit() -> None:
+    chance = random.Random(1)
+    moments = [recovery.some_moment(HISTORY[:2], chance) for _ in range(500)]
+    assert all(1010 <= moment <= 102010 and not 2000 <= moment < 2010 for moment in moments)
+    assert any(moment > 50000 for moment in moments)
+
+
+def test_the_history_is_read_as_psql_prints_it_with_the_empty_lines_of_its_pauses() -> None:
+    assert recovery.commits_of("begun 10\ndone 12 1:a\n\nbegun 20\ndone 22 0:b\n\n") == [
+        recovery.Commit(10, 12, "1:a"),
+        recovery.Commit(20, 22, "0:b"),
+    ]
+    with pytest.raises(BenchError, match="cannot be read"):
+        recovery.commits_of("begun 10\ndone 12 1:a\n\nbegun 20\n")
+
+
+def test_a_random_history_has_all_that_a_table_can_meet() -> None:
+    sql = recovery.history(random.Random(7), 60)
+    assert sql.count("begun") == sql.count("done") == sql.count("BEGIN;") == 60
+    assert all(sql.count(word) >= 5 for word in ("INSERT", "UPDATE", "DELETE", "ROLLBACK;", "COMMIT;"))
+
+
+def test_a_moment_is_written_to_the_microsecond() -> None:
+    assert recovery.as_time(1_764_149_520_000_042) == "2025-11-26 09:32:00.000042 UTC"
+
+
+def test_the_loss_is_from_the_last_commit_that_came_back_to_the_last_that_a_client_was_told_of() -> None:
+    told = {number: number * 1_000_000 for number in range(1, 101)}
+    restored = {number: moment for number, moment in told.items() if number <= 40}
+    row = recovery.loss(told, restored)
+    assert (row.measured, row.result, row.good) == ("60 of 100 commits", "60.0 s lost", True)
+    del restored[40]
+    assert not recovery.loss(told, restored).good
+    assert recovery.loss(told, told).result == "0.0 s lost"
+
+
+def test_a_commit_that_is_missing_between_others_is_worse_than_a_late_one() -> None:
+    told = {number: number for number in range(1, 101)}
+    row = recovery.loss(told, {number: moment for number, moment in told.items() if number != 7})
+    assert not row.good and row.result == "0.0 s lost; 1 lost in between"
+
+
+def test_a_loss_of_which_nothing_is_known_is_no_measurement() -> None:
+    with pytest.raises(BenchError, match="0 commits, 1 restored"):
+        recovery.loss(recovery.commits("psql: error: no such database"), {1: 1})
+    assert recovery.commits("1|10\n2|20\n") == {1: 10, 2: 20}
 
 
 @pytest.mark.parametrize("kind", [kind for kind, how in kinds.KINDS.items() if "image" not in how.entry])

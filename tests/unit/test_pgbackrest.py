@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "pgbackrest" / "files"))
@@ -72,6 +73,12 @@ def test_a_time_is_read_as_people_write_it(text: str, hour: int) -> None:
 def test_what_is_no_time_is_refused_with_one_that_is(text: str) -> None:
     with pytest.raises(tool.Failure, match="write it as '2026-01-31 02:00'"):
         restore.moment(text)
+
+
+def test_of_the_minute_that_a_loss_may_cost_a_quarter_is_left_to_the_server_and_the_store() -> None:
+    defaults = yaml.safe_load((ROOT / "roles" / "pgbackrest" / "defaults" / "main.yml").read_text())
+    assert defaults["pgbackrest_archive_timeout"] <= 45
+    assert defaults["pgbackrest_export_postgresql_settings"]["archive_timeout"] == "{{ pgbackrest_archive_timeout }}"
 
 
 def test_the_last_backup_before_the_moment_is_taken() -> None:

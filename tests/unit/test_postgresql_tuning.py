@@ -49,6 +49,17 @@ def test_a_random_page_costs_more_on_a_disk_that_turns() -> None:
     assert pages == [1.1, 4]
 
 
+@pytest.mark.parametrize(("version", "method"), [("", "on"), ("13", "on"), ("14", "on"), ("15", "lz4"), ("17", "lz4")])
+def test_the_log_is_compressed_by_the_quickest_method_that_the_version_knows(version: str, method: str) -> None:
+    assert tuning.postgresql_tuning(2048, 2, "ssd", version)["wal_compression"] == method
+
+
+@pytest.mark.parametrize("memory", [478, 3915, 131072])
+def test_no_speed_is_bought_with_what_was_committed(memory: int) -> None:
+    settings = tuning.postgresql_tuning(memory, 2, "ssd", "17")
+    assert not {"fsync", "synchronous_commit", "full_page_writes"} & set(settings)
+
+
 MOUNTS = [{"mount": "/", "device": "/dev/sda1"}, {"mount": "/var/lib/postgresql", "device": "/dev/sdb"}]
 DEVICES = {"sda": {"rotational": "0", "partitions": {"sda1": {}}}, "sdb": {"rotational": "1", "partitions": {}}}
 
@@ -103,6 +114,11 @@ def test_tables_with_partitions_are_those_of_all_databases() -> None:
         {**table, "ahead": 2, "database": "b"},
         {**table, "ahead": 5, "database": "b"},
     ]
+
+
+def test_a_version_that_is_none_is_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="version are numbers"):
+        tuning.postgresql_tuning(2048, 2, "ssd", "fifteen")
 
 
 def test_a_setting_of_two_lines_is_refused() -> None:
