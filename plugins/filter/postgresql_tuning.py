@@ -79,8 +79,8 @@ def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd", version
         "autovacuum_work_mem": f"{clamp(memory / 32, 16, 512)}MB",
         "min_wal_size": f"{clamp(wal / 4, 80, 1024)}MB",
         "max_wal_size": f"{wal}MB",
-        # Whole pages are most of the log that is written after a checkpoint. lz4 makes a third of it for hardly any
-        # work; `on` is pglz, which costs a transaction 7 % more of a core. lz4 came with 15, and all packages have it.
+        # Whole pages are most of the log that is written after a checkpoint. lz4 makes less than a third of it; `on` is
+        # pglz. lz4 came with 15, and all packages have it.
         "wal_compression": "lz4" if major >= 15 else "on",
         "checkpoint_completion_target": 0.9,
         # From a solid-state disk a random page costs hardly more than the next one, and many come at once.
