@@ -293,17 +293,26 @@ def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_p
     assert {name: empty[name] for name in names}["nginx_sites"] == []
 
 
-def test_each_use_of_a_wired_variable_takes_less_than_20_ms(tmp_path: Path) -> None:
-    """Of the processor, at best: other work on the machine must not count."""
-    wired = Wired(tmp_path, "db1", vault_that_is_nowhere="x", shipshape_database_passwords={"api": "p"})
-    for name in [*INPUTS, "shipshape_plan", "shipshape_database_logins"]:
+def test_no_wired_variable_costs_more_than_80_plain_templates(tmp_path: Path) -> None:
+    """That is 30 ms where a task takes 250. As a ratio of the processor's time, because machines and their load differ."""
+    wired = Wired(
+        tmp_path,
+        "db1",
+        vault_that_is_nowhere="x",
+        shipshape_database_passwords={"api": "p"},
+        plain=trust_as_template("{{ 1 + 1 }}"),
+    )
+
+    def cost(name: str) -> float:
+        start = time.process_time()
         str(wired[name])
-        times = []
-        for _ in range(10):
-            start = time.process_time()
-            str(wired[name])
-            times.append(time.process_time() - start)
-        assert min(times) < 0.020, f"{name}: {min(times) * 1000:.1f} ms"
+        return time.process_time() - start
+
+    for name in [*INPUTS, "shipshape_plan", "shipshape_database_logins"]:
+        cost(name)
+        pairs = [(cost(name), min(cost("plain") for _ in range(3))) for _ in range(10)]
+        ratio = min(row[0] for row in pairs) / min(row[1] for row in pairs)
+        assert ratio < 80, f"{name}: {ratio:.0f} times a plain template"
 
 
 def test_the_wiring_has_at_most_ten_lines_a_role() -> None:
