@@ -188,6 +188,19 @@ def test_a_backup_is_made_and_restored_beside(electrical: System) -> None:
     electrical.ssh("cd /; runuser -u postgres -- dropdb ma_electrical_restored")
 
 
+def test_every_month_the_newest_backup_is_restored_and_compared(electrical: System) -> None:
+    timetable = electrical.ssh("cat /etc/cron.d/shipshape-backup")
+    assert re.search(r"^0 5 1 \* \* root .*shipshape-backup drill ", timetable, re.MULTILINE), timetable
+    run = electrical.play("playbooks/drill.yml")
+    assert run.code == 0, run.tail
+    assert re.search(r"database ma_electrical of \S+ \S+: \d+ bytes, readable to the end, in [\d.]+ s", run.output), (
+        run.tail
+    )
+    assert re.search(r"files of .*: [1-9]\d* files restored, [1-9]\d* of them the same", run.output), run.tail
+    report = json.loads(electrical.ssh("cat $(ls /var/lib/shipshape/backup/drills/*.json | tail -1)"))
+    assert report["status"] == "ok" and report["failures"] == []
+
+
 @pytest.fixture(scope="module")
 def old_host(electrical: System) -> dict[str, Path]:
     """What the old host leaves: a dump with an owner that nobody knows here, and a tarball of its uploads."""

@@ -6,6 +6,7 @@ The tests build on each other, in this order.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -257,6 +258,28 @@ def test_backups_are_made_hourly_kept_by_the_plan_and_hold_documents_and_users(l
     users = "SELECT id, email, password_hash FROM users"
     restored = lodge.system.ssh(f'cd /; runuser -u postgres -- psql -At restored -c "{users}"')
     assert restored == lodge.sql(users) and ADMIN in restored
+
+
+def test_a_moment_of_the_last_thirty_days_comes_back_and_every_month_that_is_rehearsed(lodge: Lodge) -> None:
+    kept = lodge.system.ssh("grep ^repo1-retention /etc/pgbackrest/pgbackrest.conf").splitlines()
+    assert kept == ["repo1-retention-full-type=time", "repo1-retention-full=30"]
+    lodge.sql("CREATE TABLE mistake AS SELECT 1 AS kept")
+    time.sleep(1.1)
+    moment = lodge.sql("SELECT now() AT TIME ZONE 'UTC'")
+    time.sleep(1.1)
+    lodge.sql("DROP TABLE mistake")
+    run = lodge.play("playbooks/restore.yml", "-e", f"to='{moment.splitlines()[-1]}'")
+    assert run.code == 0, run.tail
+    port = "$(grep -Po '^port = \\K.*' /etc/postgresql/*/restored/conf.d/zz-side.conf)"
+    beside = f"cd /; runuser -u postgres -- psql -At -p {port} smart_lodge_api -c 'SELECT kept FROM mistake'"
+    assert lodge.system.ssh(beside) == "1"
+    for name, hour in (("pgbackrest", 4), ("backup", 5)):
+        timetable = lodge.system.ssh(f"cat /etc/cron.d/shipshape-{name}")
+        assert re.search(rf"^0 {hour} 1 \* \* root .*shipshape-{name} drill ", timetable, re.MULTILINE), timetable
+    run = lodge.play("playbooks/drill.yml")
+    assert run.code == 0, run.tail
+    said = re.search(r"answered queries after ([\d.]+) s; a loss now would cost ([\d.]+) s", run.output)
+    assert said and max(map(float, said.groups())) < 3600, run.tail
 
 
 def test_staging_is_the_same_system_with_settings_of_its_own(lodge: Lodge) -> None:
