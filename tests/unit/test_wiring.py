@@ -294,7 +294,7 @@ def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_p
 
 
 def test_no_wired_variable_costs_more_than_80_plain_templates(tmp_path: Path) -> None:
-    """That is 30 ms where a task takes 250. As a ratio of the processor's time, because machines and their load differ."""
+    """That is 30 ms where a task takes 250. A ratio of processor time, because machines and their load differ."""
     wired = Wired(
         tmp_path,
         "db1",
