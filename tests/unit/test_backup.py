@@ -23,6 +23,7 @@ import shipshape_backup.mail as mail
 import shipshape_backup.postgres as postgres
 import shipshape_backup.restore as restore
 import shipshape_backup.store as store
+import shipshape_backup.unattended as unattended
 
 Configure = Callable[..., Path]
 
@@ -183,7 +184,7 @@ def test_a_second_run_is_refused_and_leaves_the_report_alone(
     etc = configure()
     with open(etc.parent / "lock", "w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        holder.write("process 42, since noon")
+        holder.write("backup, process 42, since noon")
         holder.flush()
         assert run(etc) == 75
     assert "another backup is running: process 42, since noon" in capsys.readouterr().err
@@ -364,7 +365,7 @@ def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, nu
      ("dead", "there is no snapshot 'dead'"), ("1", "no snapshot '1'")],
 )  # fmt: skip
 def test_a_snapshot_that_is_not_there_is_said(wanted: str, words: str) -> None:
-    with pytest.raises(store.Failure, match=words):
+    with pytest.raises(unattended.Failure, match=words):
         restore.choose(TAKEN, wanted, "database shop")
 
 

@@ -15,7 +15,8 @@ from shipshape_backup.drill import drill
 from shipshape_backup.rebuild import rebuild, under_way
 from shipshape_backup.restore import choose, restore_database, restore_files, verified, what
 from shipshape_backup.run import run
-from shipshape_backup.store import Busy, Failure, Restic, Settings
+from shipshape_backup.store import Restic, Settings
+from shipshape_backup.unattended import Busy, Failure
 
 BUSY = 75  # EX_TEMPFAIL: the time was wrong, not the run
 

@@ -15,7 +15,6 @@ from shipshape_backup.store import (
     FILES,
     MARK,
     UNVERIFIED,
-    Failure,
     NotStored,
     Restic,
     end,
@@ -24,6 +23,7 @@ from shipshape_backup.store import (
     moment,
     text_of,
 )
+from shipshape_backup.unattended import Failure
 
 SAMPLE = 5  # files read back from each snapshot of paths
 

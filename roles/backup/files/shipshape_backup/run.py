@@ -3,78 +3,26 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import os
 import random
-import signal
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
-from shipshape_backup import mail, manifest
+from shipshape_backup import manifest
 from shipshape_backup.make import back_up_database, back_up_paths, forget
-from shipshape_backup.store import UNVERIFIED, Busy, Failure, NotStored, Restic, Settings, Stopped, moment, now
-from shipshape_backup.webhook import NotTold, points, tell
+from shipshape_backup.store import UNVERIFIED, NotStored, Restic, Settings, moment
+from shipshape_backup.unattended import Failure, Stopped, cry, limit, lock, now, read_json, write
 
+LIMIT = "backup_timeout_minutes"
 TOLERANCE = datetime.timedelta(minutes=10)  # by which clocks may differ
-
-
-@contextmanager
-def lock(settings: Settings) -> Iterator[None]:
-    """One run at a time on this host. The kernel lets go of it however the holder ends."""
-    with open(settings.lock, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            raise Busy(
-                f"another backup is running: {handle.read().strip() or 'unknown'}. This one did nothing"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()}, since {now().isoformat()}\n")
-        handle.flush()
-        yield
-
-
-def watch(minutes: int) -> None:
-    """A run that hangs, or is told to stop, ends like one that failed: with a report."""
-
-    def late(*_: Any) -> None:
-        raise Stopped(f"the backup was not done after {minutes} minutes and was stopped (backup_timeout_minutes)")
-
-    def stopped(*_: Any) -> None:
-        raise Stopped("the backup was told to stop before it was done")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.signal(signal.SIGTERM, stopped)
-    signal.signal(signal.SIGINT, stopped)
-    signal.setitimer(signal.ITIMER_REAL, minutes * 60)
-
-
-def write(path: Path, text: str) -> None:
-    """Readable by a monitor, and never half written."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)
-
-
-def previous(settings: Settings) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((settings.state / "last.json").read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return {}
 
 
 def back_up(settings: Settings, report: dict[str, Any]) -> None:
     """Fill the report; a failure of one thing does not keep the others from being stored."""
     failures: list[str] = report["failures"]
     restic = Restic(settings)
-    known = previous(settings)
+    known = read_json(settings.state / "last.json")
     report["repository_id"], made = restic.open()
     if made and known.get("repository") == settings.repository and known.get("repository_id"):
         failures.append(
@@ -141,7 +89,7 @@ def name_snapshots(restic: Restic, stored: list[dict[str, Any]]) -> None:
 def run(settings: Settings, scheduled: bool) -> int:
     if scheduled and settings.jitter_minutes:
         time.sleep(random.uniform(0, settings.jitter_minutes * 60))
-    with lock(settings):
+    with lock(settings.lock, "backup"):
         started = now()
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "repository": settings.repository, "repository_id": None,
@@ -153,14 +101,12 @@ def run(settings: Settings, scheduled: bool) -> int:
             report["failures"].append("there is nothing to back up: backup_databases and backup_paths are empty")
         else:
             try:
-                watch(settings.timeout_minutes)
-                back_up(settings, report)
+                with limit(settings.timeout_minutes, "backup", LIMIT):
+                    back_up(settings, report)
             except Failure as failure:
                 report["failures"].append(str(failure))
             except OSError as error:  # a full disk, mostly: what is told must not depend on it
                 report["failures"].append(f"this host does not let it work, see df -h: {error}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
         return finish(settings, report, started.timestamp())
 
 
@@ -169,7 +115,7 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     report["status"] = "failed" if report["failures"] else "ok"
     report["finished"] = now().isoformat()
     report["seconds"] = round(time.time() - started)
-    report["repository_id"] = report["repository_id"] or previous(settings).get("repository_id")
+    report["repository_id"] = report["repository_id"] or read_json(settings.state / "last.json").get("repository_id")
     try:
         write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
         if not report["failures"]:
@@ -177,10 +123,8 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     except OSError as error:  # a full disk, of which somebody has to hear all the same
         report["failures"].append(f"the report of the backup cannot be written to {settings.state}: {error.strerror}")
     if report["failures"]:
-        for failure in report["failures"]:
-            print(f"shipshape-backup: {failure}", file=sys.stderr)
         made = report["not_stored"] == len(report["failures"])
-        tell_of(
+        cry(
             settings,
             f"Backup of {settings.host} was made and not uploaded:" if made else f"Backup of {settings.host} failed:",
             report["failures"],
@@ -195,18 +139,3 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
         print(f"no copy is made of {', '.join(report['uncovered'])}; backup.paths takes what should have one")
     print(f"backup of {settings.host} done in {report['seconds']} s, stored in {settings.repository}")
     return 0
-
-
-def tell_of(settings: Settings, headline: str, failures: list[str]) -> None:
-    """By webhook and by mail, whichever are configured; that one does not work does not keep the other from it."""
-    text = settings.scrub(points(headline, failures))
-    if settings.webhook:
-        try:
-            tell(settings.webhook, text)
-        except NotTold as error:
-            print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
-    if settings.mail:
-        try:
-            mail.send(settings.mail, headline.rstrip(":"), text)
-        except mail.NotSent as error:
-            print(f"shipshape-backup: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import IO, Any, Iterator
 
+from shipshape_backup.unattended import Failure
+
 CHUNK = 1 << 20
 OPEN_TIMEOUT = 60  # seconds until a store that says nothing counts as unreachable
 MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
@@ -67,20 +69,8 @@ GIVE_UP = re.compile(
 )
 
 
-class Failure(Exception):
-    """Something went wrong; the text says what, and what to do."""
-
-
-class Stopped(Failure):
-    """The run as a whole is to end: it took too long, or somebody told it to."""
-
-
 class NotStored(Failure):
     """What was to be stored was there, and did not get into the repository."""
-
-
-class Busy(Failure):
-    """Another run holds the lock."""
 
 
 def meaning(output: str, code: int) -> str:
@@ -104,12 +94,10 @@ def parsed(output: str) -> Any:
     return json.loads(output[begin.start() :])
 
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-
-
 class Settings:
     """What the role wrote: config.json to be read by anyone who may, credentials.env by root only."""
+
+    program = "shipshape-backup"
 
     def __init__(self, directory: Path) -> None:
         try:
