@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,22 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shipshape_backup.make import list_files
+from shipshape_backup.make import chunks, digest_of, list_files
 from shipshape_backup.postgres import as_postgres, file_of, tag_of
 from shipshape_backup.restore import choose, require_space, verified
-from shipshape_backup.run import LIMIT
-from shipshape_backup.store import CHUNK, FILES, Restic, Settings, end, moment, text_of
-from shipshape_backup.unattended import Failure, cry, limit, lock, now, write
+from shipshape_backup.run import LIMIT, turn
+from shipshape_backup.store import FILES, Restic, Settings, end, moment, text_of
+from shipshape_backup.unattended import Failure, cry, limit, now, write
 
 NAMED = 10  # files that are not what they should be; there is no use in a thousand of them
-
-
-def digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
@@ -48,7 +39,7 @@ def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
                 wrong.append(f"{live} is in the backup and was not restored")
             elif not live.is_file() or abs(live.stat().st_mtime - moment(node["mtime"]).timestamp()) > 0.01:
                 changed += 1
-            elif digest(live) != digest(restored):
+            elif digest_of(chunks(live)) != digest_of(chunks(restored)):
                 wrong.append(f"{live} has not changed since it was backed up, and what was restored is not the same")
             else:
                 same += 1
@@ -89,8 +80,8 @@ def rehearse_database(restic: Restic, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def drill(settings: Settings) -> int:
-    with lock(settings.lock, "drill"):
+def drill(settings: Settings, scheduled: bool) -> int:
+    with turn(settings, "drill", scheduled):
         started = time.monotonic()
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "started": now().isoformat(), "databases": [], "files": None,

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, ContextManager, Optional
 
 from shipshape_backup import manifest
 from shipshape_backup.make import back_up_database, back_up_paths, forget
@@ -22,17 +22,55 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
     """Fill the report; a failure of one thing does not keep the others from being stored."""
     failures: list[str] = report["failures"]
     restic = Restic(settings)
+    snapshots, identity, made = restic.begin()
     known = read_json(settings.state / "last.json")
-    report["repository_id"], made = restic.open()
+    report["repository_id"] = identity or same_as_before(known, settings, snapshots) or restic.open(make=False)[0]
     if made and known.get("repository") == settings.repository and known.get("repository_id"):
         failures.append(
             "the repository was gone, and the earlier backups with it. A new one was made; it holds this run only"
         )
-    restic.call("unlock")  # of runs that are dead, no others
-    failures += ahead(restic)
-    leftover = [str(snapshot["id"]) for snapshot in restic.snapshots(UNVERIFIED)]
+    failures += ahead(snapshots)
+    leftover = [str(snapshot["id"]) for snapshot in snapshots if UNVERIFIED in snapshot["tags"]]
     if leftover:
         restic.call("forget", *leftover)
+    broken: Optional[Exception] = None
+    try:
+        store(restic, report)
+    except (Failure, OSError) as error:  # what was read back before it was stopped is a backup all the same
+        broken = error
+    count(restic, report)
+    left = []
+    if not failures and not broken:
+        # Only a whole run makes older ones dispensable.
+        try:
+            left = forget(restic)
+        except Failure as failure:
+            failures.append(f"the backup was made, and old ones could not be removed: {failure}")
+    if stored(report):
+        try:
+            name_snapshots(stored(report), left or restic.snapshots())
+        except Failure as failure:
+            failures.append(str(failure))
+    if broken:
+        raise broken
+
+
+def same_as_before(known: dict[str, Any], settings: Settings, snapshots: list[dict[str, Any]]) -> str:
+    """The id of the repository if what the last run has stored there is in it, and so it is the same one."""
+    named = [str(entry["snapshot"]) for entry in stored(known)]
+    there = {str(snapshot["id"])[: len(name)] for snapshot in snapshots for name in named}
+    same = bool(named) and known.get("repository") == settings.repository and there.issuperset(named)
+    return str(known.get("repository_id") or "") if same else ""
+
+
+def stored(report: dict[str, Any]) -> list[dict[str, Any]]:
+    files = report.get("files")
+    return [*report.get("databases", []), *([files] if files else [])]
+
+
+def store(restic: Restic, report: dict[str, Any]) -> None:
+    """All that is declared: stored, and read back."""
+    settings, failures = restic.settings, report["failures"]
 
     def attempt(work: Callable[[], dict[str, Any]]) -> Optional[dict[str, Any]]:
         try:
@@ -55,19 +93,23 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
     present = [path for path in settings.paths if path not in missing]
     if present:
         report["files"] = attempt(lambda: back_up_paths(restic, present))
-    name_snapshots(restic, [*report["databases"], *([report["files"]] if report["files"] else [])])
-    if not failures:
-        # Only a whole run makes older ones dispensable.
-        try:
-            forget(restic)
-        except Failure as failure:
-            failures.append(f"the backup was made, and old ones could not be removed: {failure}")
 
 
-def ahead(restic: Restic) -> list[str]:
+def count(restic: Restic, report: dict[str, Any]) -> None:
+    """All at once, since restic takes most of a second to open a repository."""
+    if not stored(report):
+        return
+    try:
+        restic.count(*(entry["snapshot"] for entry in stored(report)))
+    except Failure as failure:
+        report["failures"].append(f"what was stored was read back, and could not be marked as a backup: {failure}")
+        report.update(databases=[], files=None)
+
+
+def ahead(snapshots: list[dict[str, Any]]) -> list[str]:
     """What is to be said when a backup is of a time to come: by dates that are wrong, a new one could go at once."""
     present = now()
-    found = [snapshot for snapshot in restic.snapshots() if moment(snapshot["time"]) > present + TOLERANCE]
+    found = [snapshot for snapshot in snapshots if moment(snapshot["time"]) > present + TOLERANCE]
     if not found:
         return []
     last = found[-1]
@@ -78,18 +120,25 @@ def ahead(restic: Restic) -> list[str]:
     ]
 
 
-def name_snapshots(restic: Restic, stored: list[dict[str, Any]]) -> None:
+def name_snapshots(entries: list[dict[str, Any]], snapshots: list[dict[str, Any]]) -> None:
     """Under the ids they have now: restic wrote them anew when their mark was taken away."""
-    renamed = {str(snapshot.get("original", "")): str(snapshot["id"]) for snapshot in restic.snapshots()}
-    for entry in stored:
-        found = [now_called for original, now_called in renamed.items() if original.startswith(entry["snapshot"])]
-        entry["snapshot"] = (found or [entry["snapshot"]])[0][:8]
+    counted = [snapshot for snapshot in snapshots if UNVERIFIED not in snapshot["tags"]]
+    for entry in entries:
+        found = [s["id"] for s in counted if str(s.get("original", "")).startswith(entry["snapshot"])]
+        if not found:
+            raise Failure(f"snapshot {entry['snapshot']} was stored and read back, and is not listed as a backup")
+        entry["snapshot"] = found[0][:8]
+
+
+def turn(settings: Settings, what: str, scheduled: bool) -> ContextManager[None]:
+    """A backup and a drill exclude each other. By the schedule one waits for the other, which has its limit, too."""
+    return lock(settings.lock, what, patience=settings.timeout_minutes * 60 if scheduled else 0)
 
 
 def run(settings: Settings, scheduled: bool) -> int:
     if scheduled and settings.jitter_minutes:
         time.sleep(random.uniform(0, settings.jitter_minutes * 60))
-    with lock(settings.lock, "backup"):
+    with turn(settings, "backup", scheduled):
         started = now()
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "repository": settings.repository, "repository_id": None,
