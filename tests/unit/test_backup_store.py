@@ -292,13 +292,13 @@ def test_files_are_read_back_whatever_they_are_called_and_those_that_were_added_
     for number in range(30):
         (local_shop.photos / f"{number}.jpg").write_bytes(os.urandom(100))
     assert local_shop.call("run") == 0
-    for name in ("a*b", "a?b", "a[x]b", "a\\b", "a\nb"):
+    for name in ("one*", "two?", "three[x]", "four\\4", "five\n5"):
         (local_shop.photos / name).write_text(name)
     local_shop.before("restore", f'printf "%s|" "$@" >{local_shop.root}/restored')
     assert local_shop.call("run") == 0
     files = local_shop.report()["files"]
     assert (files["files"], files["added"], files["compared"]) == (36, 5, 5)
-    assert (local_shop.root / "restored").read_text().count("/a") == 5
+    assert (local_shop.root / "restored").read_text().count("--include|") == 5
     assert not (local_shop.root / "state" / "read-back").exists()
 
 
