@@ -63,6 +63,8 @@ ABSENT = re.compile(
     r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
     r"repository does not exist|config: no such file or directory"
 )
+# What restic 0.11 says of a restore that is not whole, and ends with 0.
+NOT_ALL = re.compile(r"^There were \d+ errors$", re.MULTILINE)
 # Restic tries again for a minute, from 0.17 on for a quarter of an hour, which does not change what one of these says.
 HOPELESS = re.compile("|".join([ABSENT.pattern, *(pattern for pattern, _ in MEANINGS[:LASTING])]), re.IGNORECASE)
 # In the middle of a run only in what restic says of its store: what it says of files has names in it, which may be any.
@@ -227,8 +229,9 @@ class Restic:
                 code = process.wait()
             finally:
                 end(process)
-            if code != 0:
-                raise Failure(meaning(text_of(err) + text_of(out), code))
+            said = text_of(err) + text_of(out)
+            if code != 0 or (arguments[0] == "restore" and NOT_ALL.search(said)):
+                raise Failure(meaning(said, code))
             return text_of(out)
 
     def _ask(self, timeout: float, *arguments: str) -> str:
