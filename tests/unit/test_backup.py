@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import fcntl
 import http.server
@@ -23,6 +24,7 @@ import shipshape_backup.mail as mail
 import shipshape_backup.postgres as postgres
 import shipshape_backup.restore as restore
 import shipshape_backup.store as store
+import shipshape_backup.unattended as unattended
 
 Configure = Callable[..., Path]
 
@@ -102,10 +104,22 @@ def test_a_drill_that_cannot_read_a_dump_fails_by_its_name(configure: Configure,
     assert not (etc.parent / "state" / "last-drill-success").exists()
 
 
+def test_a_restore_that_is_not_whole_fails_although_restic_0_11_says_it_went_well(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(faults={"partly": ""})
+    (etc.parent / "store" / "tree" / "srv").mkdir(parents=True)
+    (etc.parent / "store" / "tree" / "srv" / "other").write_text("whole")
+    taken = {"id": "d" * 64, "time": "2026-01-01T00:00:00Z", "tags": ["shipshape", "files"]}
+    (etc.parent / "store" / "d.snapshot").write_text(json.dumps(taken))
+    assert run(etc, "restore-files") == 1
+    assert "an object of the repository is damaged" in capsys.readouterr().err
+
+
 def test_old_backups_go_by_the_declared_numbers_after_a_whole_run_only(configure: Configure) -> None:
     etc = configure()
     assert run(etc) == 0
-    wanted = "forget --tag shipshape --group-by tags --keep-daily 7 --keep-monthly 12 --prune"
+    wanted = "forget --json --tag shipshape --group-by tags --keep-daily 7 --keep-monthly 12 --prune"
     assert calls(etc)[-1] == wanted
     run(configure(databases=["shop", "gone"]))
     assert calls(etc).count(wanted) == 1
@@ -142,6 +156,26 @@ def test_every_failure_is_named_and_the_rest_is_stored(
     assert [database["name"] for database in report(etc)["databases"]] == ["shop"]
 
 
+def test_what_a_run_has_read_back_before_it_was_stopped_is_a_backup(configure: Configure) -> None:
+    etc = configure(databases=["shop", "stopped"])
+    assert run(etc) == 1
+    assert report(etc)["failures"] == ["the backup was told to stop before it was done"]
+    assert ["shipshape", "database:shop"] in [snapshot["tags"] for snapshot in snapshots(etc)]
+    (entry,) = report(etc)["databases"]
+    assert entry["snapshot"] in [snapshot["id"][:8] for snapshot in snapshots(etc) if "original" in snapshot]
+
+
+def test_what_cannot_be_marked_as_a_backup_is_none(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    etc = configure(faults={"tag": "Fatal: Access Denied"})
+    assert run(etc) == 1
+    assert "could not be marked as a backup: the store refuses the keys" in capsys.readouterr().err
+    assert report(etc)["databases"] == [] and not any(call.startswith("forget") for call in calls(etc))
+    # Restic 0.11 says of what it does not find that it ignores it, and that all went well.
+    etc = configure(faults={"deaf": ""})
+    assert run(etc) == 1
+    assert "was stored and read back, and is not listed as a backup" in capsys.readouterr().err
+
+
 def test_nothing_declared_is_a_failure(configure: Configure) -> None:
     etc = configure(databases=[])
     assert run(etc) == 1
@@ -149,7 +183,7 @@ def test_nothing_declared_is_a_failure(configure: Configure) -> None:
 
 
 def test_a_repository_that_does_not_open_is_never_made_anew(configure: Configure) -> None:
-    etc = configure(faults={"cat": "Fatal: wrong password or no key found"})
+    etc = configure(faults={"open": "Fatal: wrong password or no key found"})
     assert run(etc) == 1
     assert not any(call.startswith("init") for call in calls(etc))
 
@@ -167,8 +201,30 @@ def test_a_store_that_never_answers_is_given_up(
     configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "OPEN_TIMEOUT", 1)
+    monkeypatch.setattr(store, "LIST_TIMEOUT", 1)
     assert run(configure(faults={"stall": "Stat: something passing"})) == 1
     assert "the store cannot be reached" in capsys.readouterr().err
+
+
+def test_a_store_that_answers_may_take_its_time_over_the_list(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LIST_TIMEOUT", 0.5)
+    assert run(configure()) == 0
+    etc = configure(faults={"slow": "1"})
+    assert run(etc) == 0
+    # Once by the first run, which did not know the repository yet, and once to see whether the store answers.
+    assert calls(etc).count("cat config") == 2
+
+
+def test_a_repository_is_asked_for_its_id_when_it_is_not_the_one_of_the_last_run(configure: Configure) -> None:
+    etc = configure()
+    assert (run(etc), run(etc)) == (0, 0)
+    assert calls(etc).count("cat config") == 1
+    for snapshot in (etc.parent / "store").glob("*.snapshot"):
+        snapshot.unlink()
+    assert run(etc) == 0
+    assert calls(etc).count("cat config") == 2 and report(etc)["repository_id"] == "feedface" * 8
 
 
 def test_a_bucket_that_is_not_there_yet_is_made(configure: Configure) -> None:
@@ -183,11 +239,63 @@ def test_a_second_run_is_refused_and_leaves_the_report_alone(
     etc = configure()
     with open(etc.parent / "lock", "w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        holder.write("process 42, since noon")
+        holder.write("backup, process 42, since noon")
         holder.flush()
         assert run(etc) == 75
     assert "another backup is running: process 42, since noon" in capsys.readouterr().err
     assert not (etc.parent / "state" / "last.json").exists()
+
+
+@contextlib.contextmanager
+def held(etc: Path, holder: str) -> Iterator[threading.Timer]:
+    """The lock by another, until this is over or the timer that is given has run out."""
+    with open(etc.parent / "lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write(holder)
+        handle.flush()
+        timer = threading.Timer(1.5, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
+        yield timer
+        timer.cancel()
+
+
+@pytest.mark.parametrize(("command", "holder"), [("run", "drill"), ("drill", "backup")])
+def test_by_the_schedule_a_backup_waits_for_a_drill_and_a_drill_for_a_backup(
+    command: str, holder: str, configure: Configure, mailbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(mail="ops@shop.test")
+    assert run(etc) == 0
+    with held(etc, f"{holder}, process 42, since noon") as timer:
+        timer.start()
+        assert run(etc, command, "--scheduled") == 0
+        assert not timer.is_alive()
+    assert f"waiting until it is done: {holder}, process 42, since noon" in capsys.readouterr().err
+    assert not mailbox.exists()
+
+
+def test_a_backup_that_has_waited_in_vain_is_told(
+    configure: Configure, receiver: Any, mailbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, received = receiver
+    etc = configure(webhook=url, mail="ops@shop.test", timeout_minutes=0.02)
+    with held(etc, "drill, process 42, since noon"):
+        assert run(etc, "run", "--scheduled") == 75
+    assert received[0]["text"].startswith(
+        "Backup of shop-1 was left out:\n• a drill is running: process 42, since noon"
+    )
+    assert "Subject: Backup of shop-1 was left out" in mailbox.read_text()
+    assert "shipshape-backup: a drill is running: process 42" in capsys.readouterr().err
+    assert not (etc.parent / "state" / "last.json").exists()
+
+
+def test_a_backup_by_hand_does_not_wait_and_hears_how_to_have_its_turn(
+    configure: Configure, mailbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    etc = configure(mail="ops@shop.test")
+    with held(etc, "drill, process 42, since noon"):
+        assert run(etc) == 75
+    said = capsys.readouterr().err
+    assert "a drill is running: process 42, since noon. This backup did nothing" in said and "kill 42" in said
+    assert not mailbox.exists()
 
 
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(configure: Configure) -> None:
@@ -234,7 +342,7 @@ def test_a_failure_reaches_the_webhook_without_a_secret(
     configure: Configure, receiver: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, received = receiver
-    etc = configure(webhook=url, faults={"cat": f"Fatal: pa55word it's s3cret {url} Access Denied"})
+    etc = configure(webhook=url, faults={"open": f"Fatal: pa55word it's s3cret {url} Access Denied"})
     assert run(etc) == 1
     (message,) = received
     assert message["text"].startswith("Backup of shop-1 failed:\n• the store refuses the keys")
@@ -272,7 +380,7 @@ def test_a_failure_reaches_the_mailbox_although_the_webhook_does_not_answer(
     configure: Configure, mailbox: Path
 ) -> None:
     etc = configure(
-        webhook="http://127.0.0.1:9/x", mail="ops@shop.test", faults={"cat": "Fatal: pa55word no such host"}
+        webhook="http://127.0.0.1:9/x", mail="ops@shop.test", faults={"open": "Fatal: pa55word no such host"}
     )
     assert run(etc) == 1
     letter = email.message_from_string(mailbox.read_text())
@@ -364,7 +472,7 @@ def test_a_snapshot_is_chosen_by_id_or_as_the_last_before_a_time(wanted: str, nu
      ("dead", "there is no snapshot 'dead'"), ("1", "no snapshot '1'")],
 )  # fmt: skip
 def test_a_snapshot_that_is_not_there_is_said(wanted: str, words: str) -> None:
-    with pytest.raises(store.Failure, match=words):
+    with pytest.raises(unattended.Failure, match=words):
         restore.choose(TAKEN, wanted, "database shop")
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 import shipshape_backup.__main__ as program
 import shipshape_backup.manifest as manifest
 import shipshape_backup.store as store
+import shipshape_backup.unattended as unattended
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_copy_of_the_whole_server_has_every_database(settings: store.Settings)
 
 def test_where_no_server_answers_the_declared_databases_are_listed(settings: store.Settings, monkeypatch: Any) -> None:
     def down(statement: str) -> str:
-        raise store.Failure("PostgreSQL says: no")
+        raise unattended.Failure("PostgreSQL says: no")
 
     monkeypatch.setattr(manifest, "psql", down)
     assert {"shop", "gone"} <= set(copies(settings)) and "reports" not in copies(settings)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 
 import shipshape_backup.__main__ as program
 import shipshape_backup.mail as mail
+import shipshape_backup.make as make
 import shipshape_backup.store as store
 
 Capture = pytest.CaptureFixture[str]
@@ -74,6 +76,18 @@ class Shop:
         assert self.call("list", "--json") == 0
         return [row["snapshot"] for row in json.loads(capsys.readouterr().out)]
 
+    def starts(self) -> list[str]:
+        """The commands with which restic was started since the last time this was asked."""
+        found = (self.root / "starts").read_text().split()
+        (self.root / "starts").unlink()
+        return found
+
+    def before(self, command: str, script: str) -> None:
+        """From now on that happens whenever restic is started with that command."""
+        program = self.root / "bin" / "restic"
+        begin, rest = program.read_text().split("\n", 1)
+        program.write_text(f'{begin}\nif [ "$1" = {command} ]; then {script}; fi\n{rest}')
+
     def report(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.root / "state" / "last.json").read_text())
         return found
@@ -99,8 +113,7 @@ def here(tmp_path: Path, letters: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory for a host that has the programs that the backup calls."""
     programs = tmp_path / "bin"
     shutil.copytree(Path(__file__).parent / "backup_fakes", programs)
-    (programs / "restic").unlink()
-    (programs / "restic").symlink_to(restic_lab.program())
+    (programs / "restic").write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/starts\nexec {restic_lab.program()} "$@"\n')
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)  # do not become postgres here
     return tmp_path
@@ -262,3 +275,81 @@ def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there
     assert "No space left" in local_shop.report()["failures"][0]
     (local_shop.root / "state" / "manifest.json.new").unlink()
     assert local_shop.call("run") == 0
+
+
+def test_a_run_opens_the_repository_no_more_often_than_it_has_things_to_do(local_shop: Shop) -> None:
+    assert local_shop.call("run") == 0
+    local_shop.starts()
+    assert local_shop.call("run") == 0
+    # To open it is most of what a run of what has not changed takes. (`version` does not.)
+    database, files = ["backup", "dump"], ["backup", "restore"]
+    assert local_shop.starts() == ["snapshots", "version", *database, *files, "tag", "forget"]
+
+
+def test_files_are_read_back_whatever_they_are_called_and_those_that_were_added_before_others(
+    local_shop: Shop,
+) -> None:
+    for number in range(30):
+        (local_shop.photos / f"{number}.jpg").write_bytes(os.urandom(100))
+    assert local_shop.call("run") == 0
+    for name in ("one*", "two?", "three[x]", "four\\4", "five\n5"):
+        (local_shop.photos / name).write_text(name)
+    local_shop.before("restore", f'printf "%s|" "$@" >{local_shop.root}/restored')
+    assert local_shop.call("run") == 0
+    files = local_shop.report()["files"]
+    assert (files["files"], files["added"], files["compared"]) == (36, 5, 5)
+    assert (local_shop.root / "restored").read_text().count("--include|") == 5
+    assert not (local_shop.root / "state" / "read-back").exists()
+
+
+@pytest.mark.parametrize(("small", "command"), [(16 << 20, "restore"), (0, "dump")])
+def test_a_file_that_reads_back_otherwise_fails_the_run_unless_it_has_changed_since(
+    small: int, command: str, local_shop: Shop, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "SMALL", small)
+    photo, copy = local_shop.photos / "one.jpg", local_shop.root / "copy"
+    shutil.copy2(photo, copy)
+    local_shop.before(command, f"printf x >>{photo}; test ! -e {copy} || touch -r {copy} {photo}")
+    assert local_shop.call("run") == 1
+    assert f"{photo} was stored, and what the repository gives back is not what is here" in capsys.readouterr().err
+    copy.unlink()
+    assert local_shop.call("run") == 0
+    assert local_shop.report()["files"]["compared"] == 1
+
+
+def test_what_only_the_cache_of_this_host_has_is_no_backup(local_shop: Shop, capsys: Capture) -> None:
+    assert local_shop.call("run") == 0
+    cached = [path.name for path in (local_shop.root / "cache").glob("*/data/*/*")]
+    assert cached
+    for name in cached:
+        pack = local_shop.repository.directory / "data" / name[:2] / name
+        pack.chmod(0o600)
+        pack.write_bytes(bytes(1000) + pack.read_bytes()[1000:])
+    capsys.readouterr()
+    assert local_shop.call("run") == 1
+    assert "cannot be read back" in capsys.readouterr().err
+    assert not local_shop.report()["files"]
+
+
+def test_a_lock_of_a_dead_process_is_taken_away_and_that_of_a_living_one_heeded(
+    local_shop: Shop, capsys: Capture
+) -> None:
+    assert local_shop.call("run") == 0
+    locks = local_shop.repository.directory / "locks"
+    environment = local_shop.repository.environment
+    command = [restic_lab.program(), "backup", "--stdin", "--tag", store.MARK]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    try:
+        for _ in range(200):
+            if list(locks.iterdir()):
+                break
+            time.sleep(0.05)
+        capsys.readouterr()
+        assert local_shop.call("run") == 1
+        assert "could not be marked as a backup: another process holds the repository" in capsys.readouterr().err
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert len(list(locks.iterdir())) == 1
+    assert local_shop.call("run") == 0
+    assert not list(locks.iterdir())

@@ -25,6 +25,7 @@ import shipshape_pgbackrest.restore as restore
 import shipshape_pgbackrest.run as run
 import shipshape_pgbackrest.side as side
 import shipshape_pgbackrest.tool as tool
+import shipshape_pgbackrest.unattended as unattended
 import shipshape_pgbackrest.watch as watch
 
 UTC = datetime.timezone.utc
@@ -71,7 +72,7 @@ def test_a_time_is_read_as_people_write_it(text: str, hour: int) -> None:
 
 @pytest.mark.parametrize("text", ["yesterday", "26.11.2026", "2026-13-01", ""])
 def test_what_is_no_time_is_refused_with_one_that_is(text: str) -> None:
-    with pytest.raises(tool.Failure, match="write it as '2026-01-31 02:00'"):
+    with pytest.raises(unattended.Failure, match="write it as '2026-01-31 02:00'"):
         restore.moment(text)
 
 
@@ -93,11 +94,13 @@ def test_the_last_backup_before_the_moment_is_taken() -> None:
 def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> None:
     backups = [backup("a", 1)]
     span = "possible is every moment from 2026-11-26 01:00:00 UTC to 2026-11-26 12:00:00 UTC"
-    with pytest.raises(tool.Failure, match=f"2026-11-26 00:00:00 UTC is before the end of the first backup; {span}"):
+    with pytest.raises(
+        unattended.Failure, match=f"2026-11-26 00:00:00 UTC is before the end of the first backup; {span}"
+    ):
         restore.choose(backups, NOON.replace(hour=0), NOON)
-    with pytest.raises(tool.Failure, match=f"2026-11-26 13:00:00 UTC is in the future; {span}"):
+    with pytest.raises(unattended.Failure, match=f"2026-11-26 13:00:00 UTC is in the future; {span}"):
         restore.choose(backups, NOON.replace(hour=13), NOON)
-    with pytest.raises(tool.Failure, match="no backup yet"):
+    with pytest.raises(unattended.Failure, match="no backup yet"):
         restore.choose([], None, NOON)
 
 
@@ -145,19 +148,19 @@ def test_no_secret_is_in_a_message(settings: tool.Settings) -> None:
 def test_a_failure_goes_by_mail_too_without_a_secret(settings: tool.Settings, monkeypatch: Any) -> None:
     sent: list[tuple[str, ...]] = []
     monkeypatch.setattr(mail, "send", lambda *letter: sent.append(letter))
-    run.cry(settings, "The archive is behind:", ["s3cret"])
+    unattended.cry(settings, "The archive is behind:", ["s3cret"])
     assert sent == []
     settings.mail = "ops@shop.test"
-    run.cry(settings, "The archive is behind:", ["s3cret"])
+    unattended.cry(settings, "The archive is behind:", ["s3cret"])
     assert sent == [("ops@shop.test", "The archive is behind", "The archive is behind:\n• (secret)")]
 
 
 def test_a_second_backup_is_refused_and_says_who_is_at_it(settings: tool.Settings) -> None:
-    with run.lock(settings, "backup"):
-        with pytest.raises(tool.Busy, match=rf"another backup is running: process {os.getpid()}, since 20"):
-            with run.lock(settings, "backup"):
+    with tool.lock(settings, "backup"):
+        with pytest.raises(unattended.Busy, match=rf"another backup is running: process {os.getpid()}, since 20"):
+            with tool.lock(settings, "backup"):
                 pass
-        with run.lock(settings, "restore"):  # beside a backup
+        with tool.lock(settings, "restore"):  # beside a backup
             pass
 
 
@@ -182,14 +185,14 @@ def waits(settings: tool.Settings, name: str, minutes: float) -> None:
 def test_a_log_that_waits_is_told_once_and_so_is_its_end(settings: tool.Settings, capsys: Any) -> None:
     assert watch.watch(settings) == 0
     until = datetime.datetime.fromisoformat((settings.state / "archived-until").read_text().strip())
-    assert 55 < (tool.now() - until).total_seconds() < 65
+    assert 55 < (unattended.now() - until).total_seconds() < 65
     waits(settings, "000000010000000000000002.done", 500)
     waits(settings, "000000010000000000000003.ready", 11)
     waits(settings, "000000010000000000000004.ready", 1)
     assert (watch.watch(settings), watch.watch(settings)) == (1, 1)
     assert capsys.readouterr().err.count("2 segments of the log wait on the droplet") == 1
     until = datetime.datetime.fromisoformat((settings.state / "archived-until").read_text().strip())
-    assert 10.9 < (tool.now() - until).total_seconds() / 60 < 11.1
+    assert 10.9 < (unattended.now() - until).total_seconds() / 60 < 11.1
     for path in (settings.data / "pg_wal" / "archive_status").glob("*.ready"):
         path.unlink()
     assert (watch.watch(settings), watch.watch(settings)) == (0, 0)
@@ -210,16 +213,16 @@ def test_each_line_of_a_log_is_looked_at_once_also_when_the_log_was_begun_anew(t
 
 @pytest.mark.parametrize("name", ["main", "../x", "", "A", "a b"])
 def test_a_cluster_beside_the_live_one_has_a_name_of_its_own(settings: tool.Settings, name: str) -> None:
-    with pytest.raises(tool.Failure, match="is no name for a cluster"):
+    with pytest.raises(unattended.Failure, match="is no name for a cluster"):
         side.Side(settings, name)
 
 
 def test_nothing_of_others_is_overwritten_or_removed(settings: tool.Settings) -> None:
     theirs = side.Side(settings, "theirs")
     theirs.data.mkdir()
-    with pytest.raises(tool.Failure, match="exists and is not overwritten"):
+    with pytest.raises(unattended.Failure, match="exists and is not overwritten"):
         theirs.require_free()
-    with pytest.raises(tool.Failure, match="there is no restored cluster theirs"):
+    with pytest.raises(unattended.Failure, match="there is no restored cluster theirs"):
         theirs.remove()
     assert theirs.data.exists()
 

@@ -28,11 +28,13 @@ for role in ("backup", "pgbackrest"):
 import shipshape_backup.__main__ as backup_program
 import shipshape_backup.rebuild as files
 import shipshape_backup.store as store
+import shipshape_backup.unattended as backup_unattended
 import shipshape_pgbackrest.__main__ as server_program
 import shipshape_pgbackrest.promote as promote
 import shipshape_pgbackrest.rebuild as server
 import shipshape_pgbackrest.side as side
 import shipshape_pgbackrest.tool as tool
+import shipshape_pgbackrest.unattended as server_unattended
 
 NOON = datetime.datetime(2026, 11, 26, 12, 0, tzinfo=datetime.timezone.utc)
 
@@ -207,7 +209,7 @@ def test_a_directory_is_not_put_where_something_else_is(tmp_path: Path) -> None:
     (tmp_path / "from" / "etc").mkdir(parents=True)
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "etc").write_text("a file")
-    with pytest.raises(store.Failure, match="is to be a directory"):
+    with pytest.raises(backup_unattended.Failure, match="is to be a directory"):
         files.merge(tmp_path / "from", tmp_path / "to")
 
 
@@ -370,7 +372,9 @@ def test_another_major_version_is_refused_before_anything_is_fetched(
     settings: tool.Settings, steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "info", lambda: stanza("14"))
-    with pytest.raises(tool.Failure, match=r"of PostgreSQL 14, and this droplet has 15.*postgresql_version: '14'"):
+    with pytest.raises(
+        server_unattended.Failure, match=r"of PostgreSQL 14, and this droplet has 15.*postgresql_version: '14'"
+    ):
         server.rebuild(settings, "latest")
     assert steps == []
 
@@ -379,7 +383,7 @@ def test_where_no_backup_of_the_server_is_the_dumps_are_named(
     settings: tool.Settings, steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "info", lambda: {"backup": []})
-    with pytest.raises(tool.Failure, match="-e restore_dumps=true"):
+    with pytest.raises(server_unattended.Failure, match="-e restore_dumps=true"):
         server.rebuild(settings, "latest")
     assert steps == []
 
@@ -425,7 +429,7 @@ def test_a_cluster_made_anew_goes_on_in_the_repository_only_after_a_rebuild(
     def pgbackrest(command: str) -> None:
         calls.append(command)
         if command == "stanza-create":
-            raise tool.Failure(
+            raise server_unattended.Failure(
                 tool.meaning("ERROR: [028]: backup and archive info files do not match the database", 28)
             )
 
@@ -434,7 +438,7 @@ def test_a_cluster_made_anew_goes_on_in_the_repository_only_after_a_rebuild(
     if rebuilt:
         assert server.open_stanza(settings) and calls == ["stanza-create", "stanza-upgrade", "check"]
     else:
-        with pytest.raises(tool.Failure, match="restore_from=latest"):
+        with pytest.raises(server_unattended.Failure, match="restore_from=latest"):
             server.open_stanza(settings)
         assert calls == ["stanza-create"]
 

@@ -15,9 +15,11 @@ from shipshape_backup.drill import drill
 from shipshape_backup.rebuild import rebuild, under_way
 from shipshape_backup.restore import choose, restore_database, restore_files, verified, what
 from shipshape_backup.run import run
-from shipshape_backup.store import Busy, Failure, Restic, Settings
+from shipshape_backup.store import Restic, Settings
+from shipshape_backup.unattended import Busy, Failure, Waited, cry
 
 BUSY = 75  # EX_TEMPFAIL: the time was wrong, not the run
+NAMES = {"run": "Backup", "drill": "The restore drill"}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -25,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--configuration", type=Path, default=Path("/etc/shipshape/backup"), help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("run", help="back up everything that is declared, and read it back")
-    command.add_argument("--scheduled", action="store_true", help="wait for the configured jitter first")
+    command.add_argument("--scheduled", action="store_true", help="wait for the configured jitter, and for a drill")
     command = commands.add_parser("list", help="the backups there are")
     command.add_argument("--json", action="store_true")
     command = commands.add_parser("restore-database", help="a database into a new one beside it")
@@ -51,7 +53,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--if-changed", action="store_true", help="only when the configuration is another than last time"
     )
-    commands.add_parser("drill", help="rehearse: read the newest backups to their end, compare the files, report")
+    command = commands.add_parser(
+        "drill", help="rehearse: read the newest backups to their end, compare the files, report"
+    )
+    command.add_argument("--scheduled", action="store_true", help="wait for a backup that is running")
     command = commands.add_parser("manifest", help="all state that this host has, and where its copy is")
     command.add_argument("--json", action="store_true")
     command = commands.add_parser(
@@ -103,7 +108,8 @@ def remove(restic: Restic, wanted: list[str]) -> None:
     for identity in wanted:
         if not re.fullmatch("[0-9a-f]{4,64}", identity):
             raise Failure(f"'{identity}' is no id of a backup; shipshape-backup list has them. Nothing was removed")
-    found = [choose(restic.snapshots(), identity, "this host") for identity in wanted]
+    snapshots = restic.snapshots()
+    found = [choose(snapshots, identity, "this host") for identity in wanted]
     restic.call("forget", *(snapshot["id"] for snapshot in found))
     for snapshot in found:
         print(f"removed {snapshot['time'][:19]}  {snapshot['id'][:8]}  {what(snapshot)}")
@@ -116,7 +122,7 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
     if options.command == "run":
         return run(settings, options.scheduled)
     if options.command == "drill":
-        return drill(settings)
+        return drill(settings, options.scheduled)
     if options.command == "manifest":
         show_manifest(settings, options.json)
         return 0
@@ -153,6 +159,10 @@ def main(arguments: list[str]) -> int:
     try:
         settings = Settings(options.configuration)
         return dispatch(settings, options)
+    except Waited as waited:
+        assert settings
+        cry(settings, f"{NAMES[options.command]} of {settings.host} was left out:", [str(waited)])
+        return BUSY
     except Failure as failure:
         print(f"shipshape-backup: {settings.scrub(str(failure)) if settings else failure}", file=sys.stderr)
         return BUSY if isinstance(failure, Busy) else 1

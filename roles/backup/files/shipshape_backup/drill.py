@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from shipshape_backup.make import list_files
+from shipshape_backup.make import chunks, digest_of, list_files
 from shipshape_backup.postgres import as_postgres, file_of, tag_of
 from shipshape_backup.restore import choose, require_space, verified
-from shipshape_backup.run import lock, tell_of, watch, write
-from shipshape_backup.store import CHUNK, FILES, Failure, Restic, Settings, end, moment, now, text_of
+from shipshape_backup.run import LIMIT, turn
+from shipshape_backup.store import FILES, Restic, Settings, end, moment, text_of
+from shipshape_backup.unattended import Failure, cry, limit, now, write
 
 NAMED = 10  # files that are not what they should be; there is no use in a thousand of them
-
-
-def digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
@@ -49,7 +39,7 @@ def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
                 wrong.append(f"{live} is in the backup and was not restored")
             elif not live.is_file() or abs(live.stat().st_mtime - moment(node["mtime"]).timestamp()) > 0.01:
                 changed += 1
-            elif digest(live) != digest(restored):
+            elif digest_of(chunks(live)) != digest_of(chunks(restored)):
                 wrong.append(f"{live} has not changed since it was backed up, and what was restored is not the same")
             else:
                 same += 1
@@ -90,8 +80,8 @@ def rehearse_database(restic: Restic, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def drill(settings: Settings) -> int:
-    with lock(settings):
+def drill(settings: Settings, scheduled: bool) -> int:
+    with turn(settings, "drill", scheduled):
         started = time.monotonic()
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "started": now().isoformat(), "databases": [], "files": None,
@@ -99,17 +89,15 @@ def drill(settings: Settings) -> int:
         }  # fmt: skip
         restic = Restic(settings)
         try:
-            watch(settings.timeout_minutes)
-            for name in settings.databases:
-                report["databases"].append(rehearse_database(restic, name))
-            if settings.paths:
-                report["files"] = rehearse_files(restic, settings.state / "drill")
+            with limit(settings.timeout_minutes, "drill", LIMIT):
+                for name in settings.databases:
+                    report["databases"].append(rehearse_database(restic, name))
+                if settings.paths:
+                    report["files"] = rehearse_files(restic, settings.state / "drill")
         except Failure as failure:
             report["failures"].append(settings.scrub(str(failure)))
         except OSError as error:  # a full disk, mostly: what is told must not depend on it
             report["failures"].append(f"this host does not let it work, see df -h: {error}")
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         report["status"] = "failed" if report["failures"] else "ok"
         report["seconds"] = round(time.monotonic() - started)
         directory = settings.state / "drills"
@@ -122,9 +110,7 @@ def drill(settings: Settings) -> int:
         except OSError as error:  # a full disk, of which somebody has to hear all the same
             report["failures"].append(f"the report of the drill cannot be written to {directory}: {error.strerror}")
         if report["failures"]:
-            for text in report["failures"]:
-                print(f"shipshape-backup: {text}", file=sys.stderr)
-            tell_of(settings, f"The restore drill of {settings.host} failed:", report["failures"])
+            cry(settings, f"The restore drill of {settings.host} failed:", report["failures"])
             return 1
         for database in report["databases"]:
             print("database {name} of {taken}: {bytes} bytes, readable to the end, in {seconds} s".format(**database))

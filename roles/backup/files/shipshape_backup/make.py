@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import re
+import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Iterator, Optional
 
 from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, tag_of
 from shipshape_backup.store import (
@@ -15,7 +19,6 @@ from shipshape_backup.store import (
     FILES,
     MARK,
     UNVERIFIED,
-    Failure,
     NotStored,
     Restic,
     end,
@@ -24,15 +27,18 @@ from shipshape_backup.store import (
     moment,
     text_of,
 )
+from shipshape_backup.unattended import Failure, Stopped
 
-SAMPLE = 5  # files read back from each snapshot of paths
+SAMPLE = 5  # files that are read back from each snapshot of paths
+DRAWN = 4 * SAMPLE  # from which they are taken: some may be gone by then
+SMALL = 16 << 20  # bytes up to which a file is read back to the disk, together with others
 
 
 def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
     if not exists(name):
         raise Failure(f"database {name} is to be backed up and does not exist on this host")
     # Restic compresses and finds what did not change, which it cannot in a dump that is compressed already.
-    dump_command = ["pg_dump", "--format=custom", "--no-password", *(["--compress=0"] if restic.compresses() else [])]
+    dump_command = ["pg_dump", "--format=custom", "--no-password", *(["--compress=0"] if restic.compresses else [])]
     upload_command = ["backup", "--json", "--stdin", "--stdin-filename", file_of(name), "--host", restic.settings.host]
     tags = tagged(tag_of(name))
     digest, size = hashlib.sha256(), 0
@@ -64,7 +70,7 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
         read_back.update(chunk)
     if read_back.digest() != digest.digest():
         raise Failure(f"database {name} was stored, and what the repository gives back is not what was written")
-    return {"name": name, "snapshot": restic.count(snapshot), "bytes": size, "sha256": digest.hexdigest()}
+    return {"name": name, "snapshot": snapshot, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def tagged(what: str) -> list[str]:
@@ -83,9 +89,12 @@ def snapshot_of(output: str) -> str:
 def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
     excludes = [part for pattern in restic.settings.exclude for part in ("--exclude", pattern)]
     tags = [*tagged(FILES), "--host", restic.settings.host]
+    # All it would be looked at twice for is to say how much there is to come.
+    once = ["--no-scan"] if restic.version >= (0, 15) else []
+    command = ["backup", "--json", "--verbose=2", *once, *tags, *excludes, "--", *paths]
     # Status 3: a snapshot was made, and some files could not be read.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = restic.start("backup", "--json", *tags, *excludes, "--", *paths, stdout=out, stderr=err)
+        process = restic.start(*command, stdout=out, stderr=err)
         give_up(process, err)
         try:
             code = process.wait()
@@ -97,16 +106,51 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
             raise Failure(
                 f"some files cannot be read, so the backup of the paths is not whole: {text_of(err).strip()[:500]}"
             )
-        snapshot = snapshot_of(text_of(out))
-    files = list_files(restic, snapshot)
-    for node in sorted(files, key=lambda node: str(node["mtime"]), reverse=True)[:SAMPLE]:
-        compare(restic, snapshot, node)
+        out.seek(0)
+        summary, drawn = draw(out)
+    snapshot = str(summary["snapshot_id"])
+    sizes = [(path, size_of(path)) for path in drawn]
+    sample = dict([(path, size) for path, size in sizes if size is not None][:SAMPLE])
+    read_back(restic, snapshot, sample)
     return {
-        "paths": paths,
-        "snapshot": restic.count(snapshot),
-        "files": len(files),
-        "compared": min(len(files), SAMPLE),
-    }
+        "paths": paths, "snapshot": snapshot, "files": summary["total_files_processed"],
+        "added": summary["files_new"] + summary["files_changed"], "compared": len(sample),
+    }  # fmt: skip
+
+
+def draw(output: Iterable[bytes]) -> tuple[dict[str, Any], list[Path]]:
+    """Of what `restic backup` says: its summary, and some files by chance, of those that were added before others."""
+    drawn: dict[bool, list[str]] = {True: [], False: []}
+    seen = {True: 0, False: 0}
+    summary: dict[str, Any] = {}
+    for line in output:
+        if line.startswith(b'{"message_type":"summary"'):
+            summary = json.loads(line)
+        if not line.startswith(b'{"message_type":"verbose_status"'):
+            continue
+        message = json.loads(line)
+        name, added = str(message["item"]), message["action"] in ("new", "modified")
+        if message["action"] not in ("new", "modified", "unchanged") or name.endswith("/"):
+            continue
+        seen[added] += 1
+        # Each has the same chance, however many there are to come.
+        place = random.randrange(seen[added])
+        if len(drawn[added]) < DRAWN:
+            drawn[added].append(name)
+        elif place < DRAWN:
+            drawn[added][place] = name
+    if not summary:
+        raise Failure("restic reported no snapshot")
+    return summary, [Path(name) for name in (*drawn[True], *drawn[False])]
+
+
+def size_of(path: Path) -> Optional[int]:
+    """In bytes, of what still is a file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def list_files(restic: Restic, snapshot: str) -> list[dict[str, Any]]:
@@ -114,24 +158,82 @@ def list_files(restic: Restic, snapshot: str) -> list[dict[str, Any]]:
     return [node for node in nodes if node.get("type") == "file"]
 
 
-def compare(restic: Restic, snapshot: str, node: dict[str, Any]) -> None:
-    """A file in the repository with the one here, unless that has changed since."""
-    path, stored, local = Path(node["path"]), hashlib.sha256(), hashlib.sha256()
-    for chunk in restic.read(snapshot, str(path)):
-        stored.update(chunk)
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
-                local.update(chunk)
-        changed = abs(path.stat().st_mtime - moment(node["mtime"]).timestamp()) > 0.01
-    except FileNotFoundError:
+def read_back(restic: Restic, snapshot: str, sample: dict[Path, int]) -> None:
+    """The snapshot, and the way from it to each of these files, as the store has them and no cache; and compare them.
+
+    Small ones go to the disk, where one start of restic fetches them all; others are only looked at.
+    """
+    small = [path for path, size in sample.items() if size <= SMALL]
+    if shutil.disk_usage(restic.settings.state).free < 2 * sum(sample[path] for path in small):
+        small = []
+    if not sample:  # nothing but directories
+        restic.call("ls", "--no-cache", *restic.reading, snapshot)
+    for path in sample:
+        if path not in small:
+            compare(restic, snapshot, path, digest_of(restic.read(snapshot, str(path))))
+    if not small:
         return
-    if stored.digest() != local.digest() and not changed:
+    stage = restic.settings.state / "read-back"
+    shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+    stage.mkdir(mode=0o700)
+    wanted = [part for path in small for part in ("--include", literally(path))]
+    try:
+        try:
+            restic.call("restore", "--no-cache", *restic.reading, snapshot, "--target", str(stage), *wanted)
+        except Stopped:
+            raise
+        except Failure as failure:
+            raise Failure(f"the files were stored, and cannot be read back: {failure}") from failure
+        for path in small:
+            try:
+                digest = digest_of(chunks(stage / str(path).lstrip("/")))
+            except FileNotFoundError as error:
+                raise Failure(f"{path} was stored, and the repository does not give it back") from error
+            compare(restic, snapshot, path, digest)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def literally(path: Path) -> str:
+    """A pattern of restic's that is this path alone."""
+    return re.sub(r"([\\*?\[])", r"\\\1", str(path))
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+
+
+def digest_of(content: Iterable[bytes]) -> bytes:
+    found = hashlib.sha256()
+    for chunk in content:
+        found.update(chunk)
+    return found.digest()
+
+
+def compare(restic: Restic, snapshot: str, path: Path, stored: bytes) -> None:
+    """What the repository has of a file with the file here, unless that has changed since."""
+    try:
+        if digest_of(chunks(path)) == stored:
+            return
+        present = path.stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    then = [node for node in list_files(restic, snapshot) if node["path"] == str(path)]
+    if not then or abs(present - moment(then[0]["mtime"]).timestamp()) <= 0.01:
         raise Failure(f"{path} was stored, and what the repository gives back is not what is here")
 
 
-def forget(restic: Restic) -> None:
-    """By tags only: each database and the paths have a history of their own, also after a path was added."""
+def forget(restic: Restic) -> list[dict[str, Any]]:
+    """By tags only: each database and the paths have a history of their own, also after a path was added.
+
+    What is left of ours afterwards, or nothing where nothing is to go.
+    """
     keep = [part for unit, count in restic.settings.keep.items() if count for part in (f"--keep-{unit}", str(count))]
-    if keep:
-        restic.call("forget", "--tag", MARK, "--group-by", "tags", *keep, "--prune")
+    if not keep:
+        return []
+    out = restic.call("forget", "--json", "--tag", MARK, "--group-by", "tags", *keep, "--prune")
+    # What is said of the pruning comes after it, and is no JSON.
+    groups: list[dict[str, Any]] = next((json.loads(line) for line in out.splitlines() if line.startswith("[{")), [])
+    return [snapshot for group in groups for snapshot in group["keep"] or []]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shipshape_backup.postgres import psql
-from shipshape_backup.store import Failure, Settings, now
+from shipshape_backup.store import Settings
+from shipshape_backup.unattended import Failure, now
 
 NONE = "none"
 SERVED = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname"

@@ -7,7 +7,7 @@ import subprocess
 import urllib.parse
 from typing import Any
 
-from shipshape_backup.store import Failure
+from shipshape_backup.unattended import Failure
 
 
 def as_postgres(*command: str, **streams: Any) -> subprocess.Popen[bytes]:

@@ -14,8 +14,8 @@ from typing import Any
 from shipshape_backup.make import list_files
 from shipshape_backup.postgres import exists, psql
 from shipshape_backup.restore import choose, restore_database, verified
-from shipshape_backup.run import lock, write
-from shipshape_backup.store import FILES, Failure, Restic, Settings
+from shipshape_backup.store import FILES, Restic, Settings
+from shipshape_backup.unattended import Failure, lock, read_json, write
 
 #: How the comment on a restored database begins. A database with it counts as loaded, so that no schema file is
 #: loaded over it: LOADED in plugins/module_utils/postgresql_plan.py.
@@ -36,25 +36,17 @@ class Reader(Restic):
 
 def under_way(settings: Settings) -> bool:
     """Whether the droplet is just getting back what it had (plugins/modules/rebuild.py says so): nothing is stored."""
-    begun = read(settings.state.parent / "rebuild.json")
+    begun = read_json(settings.state.parent / "rebuild.json")
     return bool(begun) and not begun.get("finished")
-
-
-def read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return {}
 
 
 def rebuild(settings: Settings, what: str, wanted: str) -> list[str]:
     """`files` or `databases`; each once, also when the run before was killed. Says what is back."""
     if not under_way(settings):
         raise Failure("this puts back what a lost droplet had, and is begun by site.yml -e restore_from=latest")
-    with lock(settings):
+    with lock(settings.lock, "rebuild"):
         path, restic = settings.state / "rebuilt.json", Reader(settings)
-        done = read(path)
+        done = read_json(path)
         if what == "files" and "files" not in done:
             done["files"] = put_files_back(restic, wanted)
             write(path, json.dumps(done, indent=2) + "\n")

@@ -13,7 +13,8 @@ from typing import Any
 
 from shipshape_backup.make import list_files
 from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, psql, tag_of
-from shipshape_backup.store import FILES, UNVERIFIED, Failure, Restic, end, moment, now, text_of
+from shipshape_backup.store import FILES, UNVERIFIED, Restic, end, moment, text_of
+from shipshape_backup.unattended import Failure, now
 
 
 def verified(restic: Restic, *tags: str) -> list[dict[str, Any]]:

@@ -3,88 +3,76 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import os
 import random
-import signal
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, ContextManager, Optional
 
-from shipshape_backup import mail, manifest
+from shipshape_backup import manifest
 from shipshape_backup.make import back_up_database, back_up_paths, forget
-from shipshape_backup.store import UNVERIFIED, Busy, Failure, NotStored, Restic, Settings, Stopped, moment, now
-from shipshape_backup.webhook import NotTold, points, tell
+from shipshape_backup.store import UNVERIFIED, NotStored, Restic, Settings, moment
+from shipshape_backup.unattended import Failure, Stopped, cry, limit, lock, now, read_json, write
 
+LIMIT = "backup_timeout_minutes"
 TOLERANCE = datetime.timedelta(minutes=10)  # by which clocks may differ
-
-
-@contextmanager
-def lock(settings: Settings) -> Iterator[None]:
-    """One run at a time on this host. The kernel lets go of it however the holder ends."""
-    with open(settings.lock, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            raise Busy(
-                f"another backup is running: {handle.read().strip() or 'unknown'}. This one did nothing"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()}, since {now().isoformat()}\n")
-        handle.flush()
-        yield
-
-
-def watch(minutes: int) -> None:
-    """A run that hangs, or is told to stop, ends like one that failed: with a report."""
-
-    def late(*_: Any) -> None:
-        raise Stopped(f"the backup was not done after {minutes} minutes and was stopped (backup_timeout_minutes)")
-
-    def stopped(*_: Any) -> None:
-        raise Stopped("the backup was told to stop before it was done")
-
-    signal.signal(signal.SIGALRM, late)
-    signal.signal(signal.SIGTERM, stopped)
-    signal.signal(signal.SIGINT, stopped)
-    signal.setitimer(signal.ITIMER_REAL, minutes * 60)
-
-
-def write(path: Path, text: str) -> None:
-    """Readable by a monitor, and never half written."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)
-
-
-def previous(settings: Settings) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((settings.state / "last.json").read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return {}
 
 
 def back_up(settings: Settings, report: dict[str, Any]) -> None:
     """Fill the report; a failure of one thing does not keep the others from being stored."""
     failures: list[str] = report["failures"]
     restic = Restic(settings)
-    known = previous(settings)
-    report["repository_id"], made = restic.open()
+    snapshots, identity, made = restic.begin()
+    # A lock takes restic 0.2 s, and what has a snapshot nobody prunes while it is read back.
+    restic.reading = ["--no-lock"]
+    known = read_json(settings.state / "last.json")
+    report["repository_id"] = identity or same_as_before(known, settings, snapshots) or restic.open(make=False)[0]
     if made and known.get("repository") == settings.repository and known.get("repository_id"):
         failures.append(
             "the repository was gone, and the earlier backups with it. A new one was made; it holds this run only"
         )
-    restic.call("unlock")  # of runs that are dead, no others
-    failures += ahead(restic)
-    leftover = [str(snapshot["id"]) for snapshot in restic.snapshots(UNVERIFIED)]
+    failures += ahead(snapshots)
+    leftover = [str(snapshot["id"]) for snapshot in snapshots if UNVERIFIED in snapshot["tags"]]
     if leftover:
         restic.call("forget", *leftover)
+    broken: Optional[Exception] = None
+    try:
+        store(restic, report)
+    except (Failure, OSError) as error:  # what was read back before it was stopped is a backup all the same
+        broken = error
+    count(restic, report)
+    left = []
+    if not failures and not broken:
+        # Only a whole run makes older ones dispensable.
+        try:
+            left = forget(restic)
+        except Failure as failure:
+            failures.append(f"the backup was made, and old ones could not be removed: {failure}")
+    if stored(report):
+        try:
+            name_snapshots(stored(report), left or restic.snapshots())
+        except Failure as failure:
+            failures.append(str(failure))
+    if broken:
+        raise broken
+
+
+def same_as_before(known: dict[str, Any], settings: Settings, snapshots: list[dict[str, Any]]) -> str:
+    """The id of the repository if what the last run has stored there is in it, and so it is the same one."""
+    named = [str(entry["snapshot"]) for entry in stored(known)]
+    there = {str(snapshot["id"])[: len(name)] for snapshot in snapshots for name in named}
+    same = bool(named) and known.get("repository") == settings.repository and there.issuperset(named)
+    return str(known.get("repository_id") or "") if same else ""
+
+
+def stored(report: dict[str, Any]) -> list[dict[str, Any]]:
+    files = report.get("files")
+    return [*report.get("databases", []), *([files] if files else [])]
+
+
+def store(restic: Restic, report: dict[str, Any]) -> None:
+    """All that is declared: stored, and read back."""
+    settings, failures = restic.settings, report["failures"]
 
     def attempt(work: Callable[[], dict[str, Any]]) -> Optional[dict[str, Any]]:
         try:
@@ -107,19 +95,23 @@ def back_up(settings: Settings, report: dict[str, Any]) -> None:
     present = [path for path in settings.paths if path not in missing]
     if present:
         report["files"] = attempt(lambda: back_up_paths(restic, present))
-    name_snapshots(restic, [*report["databases"], *([report["files"]] if report["files"] else [])])
-    if not failures:
-        # Only a whole run makes older ones dispensable.
-        try:
-            forget(restic)
-        except Failure as failure:
-            failures.append(f"the backup was made, and old ones could not be removed: {failure}")
 
 
-def ahead(restic: Restic) -> list[str]:
+def count(restic: Restic, report: dict[str, Any]) -> None:
+    """All at once, since restic takes most of a second to open a repository."""
+    if not stored(report):
+        return
+    try:
+        restic.count(*(entry["snapshot"] for entry in stored(report)))
+    except Failure as failure:
+        report["failures"].append(f"what was stored was read back, and could not be marked as a backup: {failure}")
+        report.update(databases=[], files=None)
+
+
+def ahead(snapshots: list[dict[str, Any]]) -> list[str]:
     """What is to be said when a backup is of a time to come: by dates that are wrong, a new one could go at once."""
     present = now()
-    found = [snapshot for snapshot in restic.snapshots() if moment(snapshot["time"]) > present + TOLERANCE]
+    found = [snapshot for snapshot in snapshots if moment(snapshot["time"]) > present + TOLERANCE]
     if not found:
         return []
     last = found[-1]
@@ -130,18 +122,25 @@ def ahead(restic: Restic) -> list[str]:
     ]
 
 
-def name_snapshots(restic: Restic, stored: list[dict[str, Any]]) -> None:
+def name_snapshots(entries: list[dict[str, Any]], snapshots: list[dict[str, Any]]) -> None:
     """Under the ids they have now: restic wrote them anew when their mark was taken away."""
-    renamed = {str(snapshot.get("original", "")): str(snapshot["id"]) for snapshot in restic.snapshots()}
-    for entry in stored:
-        found = [now_called for original, now_called in renamed.items() if original.startswith(entry["snapshot"])]
-        entry["snapshot"] = (found or [entry["snapshot"]])[0][:8]
+    counted = [snapshot for snapshot in snapshots if UNVERIFIED not in snapshot["tags"]]
+    for entry in entries:
+        found = [s["id"] for s in counted if str(s.get("original", "")).startswith(entry["snapshot"])]
+        if not found:
+            raise Failure(f"snapshot {entry['snapshot']} was stored and read back, and is not listed as a backup")
+        entry["snapshot"] = found[0][:8]
+
+
+def turn(settings: Settings, what: str, scheduled: bool) -> ContextManager[None]:
+    """A backup and a drill exclude each other. By the schedule one waits for the other, which has its limit, too."""
+    return lock(settings.lock, what, patience=settings.timeout_minutes * 60 if scheduled else 0)
 
 
 def run(settings: Settings, scheduled: bool) -> int:
     if scheduled and settings.jitter_minutes:
         time.sleep(random.uniform(0, settings.jitter_minutes * 60))
-    with lock(settings):
+    with turn(settings, "backup", scheduled):
         started = now()
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "repository": settings.repository, "repository_id": None,
@@ -153,14 +152,12 @@ def run(settings: Settings, scheduled: bool) -> int:
             report["failures"].append("there is nothing to back up: backup_databases and backup_paths are empty")
         else:
             try:
-                watch(settings.timeout_minutes)
-                back_up(settings, report)
+                with limit(settings.timeout_minutes, "backup", LIMIT):
+                    back_up(settings, report)
             except Failure as failure:
                 report["failures"].append(str(failure))
             except OSError as error:  # a full disk, mostly: what is told must not depend on it
                 report["failures"].append(f"this host does not let it work, see df -h: {error}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
         return finish(settings, report, started.timestamp())
 
 
@@ -169,7 +166,7 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     report["status"] = "failed" if report["failures"] else "ok"
     report["finished"] = now().isoformat()
     report["seconds"] = round(time.time() - started)
-    report["repository_id"] = report["repository_id"] or previous(settings).get("repository_id")
+    report["repository_id"] = report["repository_id"] or read_json(settings.state / "last.json").get("repository_id")
     try:
         write(settings.state / "last.json", json.dumps(report, indent=2) + "\n")
         if not report["failures"]:
@@ -177,10 +174,8 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
     except OSError as error:  # a full disk, of which somebody has to hear all the same
         report["failures"].append(f"the report of the backup cannot be written to {settings.state}: {error.strerror}")
     if report["failures"]:
-        for failure in report["failures"]:
-            print(f"shipshape-backup: {failure}", file=sys.stderr)
         made = report["not_stored"] == len(report["failures"])
-        tell_of(
+        cry(
             settings,
             f"Backup of {settings.host} was made and not uploaded:" if made else f"Backup of {settings.host} failed:",
             report["failures"],
@@ -195,18 +190,3 @@ def finish(settings: Settings, report: dict[str, Any], started: float) -> int:
         print(f"no copy is made of {', '.join(report['uncovered'])}; backup.paths takes what should have one")
     print(f"backup of {settings.host} done in {report['seconds']} s, stored in {settings.repository}")
     return 0
-
-
-def tell_of(settings: Settings, headline: str, failures: list[str]) -> None:
-    """By webhook and by mail, whichever are configured; that one does not work does not keep the other from it."""
-    text = settings.scrub(points(headline, failures))
-    if settings.webhook:
-        try:
-            tell(settings.webhook, text)
-        except NotTold as error:
-            print(f"shipshape-backup: the webhook was not told: {settings.scrub(str(error))}", file=sys.stderr)
-    if settings.mail:
-        try:
-            mail.send(settings.mail, headline.rstrip(":"), text)
-        except mail.NotSent as error:
-            print(f"shipshape-backup: {settings.mail} was not told: {settings.scrub(str(error))}", file=sys.stderr)

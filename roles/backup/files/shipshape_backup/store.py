@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -15,13 +16,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, Iterator
+from typing import IO, Any, Callable, Iterator
+
+from shipshape_backup.unattended import Failure
 
 CHUNK = 1 << 20
 OPEN_TIMEOUT = 60  # seconds until a store that says nothing counts as unreachable
+LIST_TIMEOUT = 20  # seconds until a list that does not come is a reason to ask whether the store answers at all
 MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
 
 FULL = "the bucket is full: its quota is used up"
+LOCKED = "another process holds the repository"
 #: What restic says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
     (r"wrong password or no key found|status 12\b",
@@ -43,7 +48,7 @@ MEANINGS = (
     (r"no such host|connection refused|no route to host|network is unreachable|i/o timeout|timed out|deadline exceeded|"
      r"connection reset|server misbehaving|Bad Gateway|Service Unavailable|Gateway Time",
      "the store cannot be reached. Check endpoint of backup_s3 and the network"),
-    (r"already locked|status 11\b", "another process holds the repository. If none does: shipshape-backup unlock"),
+    (r"already locked|status 11\b", f"{LOCKED}. If none does: shipshape-backup unlock"),
     (r"ciphertext verification failed|pack ID does not match|hash mismatch|invalid hash|does not match id|damaged pack",
      "an object of the repository is damaged, and what depends on it cannot be restored; shipshape-backup check "
      "--read-data says what else is. Begin a new repository beside this one by another backup_prefix, and keep this "
@@ -58,6 +63,8 @@ ABSENT = re.compile(
     r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
     r"repository does not exist|config: no such file or directory"
 )
+# What restic 0.11 says of a restore that is not whole, and ends with 0.
+NOT_ALL = re.compile(r"^There were \d+ errors$", re.MULTILINE)
 # Restic tries again for a minute, from 0.17 on for a quarter of an hour, which does not change what one of these says.
 HOPELESS = re.compile("|".join([ABSENT.pattern, *(pattern for pattern, _ in MEANINGS[:LASTING])]), re.IGNORECASE)
 # In the middle of a run only in what restic says of its store: what it says of files has names in it, which may be any.
@@ -67,25 +74,26 @@ GIVE_UP = re.compile(
 )
 
 
-class Failure(Exception):
-    """Something went wrong; the text says what, and what to do."""
-
-
-class Stopped(Failure):
-    """The run as a whole is to end: it took too long, or somebody told it to."""
-
-
 class NotStored(Failure):
     """What was to be stored was there, and did not get into the repository."""
 
 
-class Busy(Failure):
-    """Another run holds the lock."""
+class Late(Failure):
+    """The store says nothing, or too little."""
+
+
+def plain(line: str) -> str:
+    """What restic says of its end, which newer ones wrap up where JSON was asked for."""
+    if line.startswith('{"message_type":"exit_error"'):
+        with contextlib.suppress(ValueError, KeyError):
+            return str(json.loads(line)["message"])
+    return line
 
 
 def meaning(output: str, code: int) -> str:
     """Restic's output in words of ours, followed by its own line that says so."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = "\n".join(plain(line.strip()) for line in output.splitlines())
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith("Fatal:") and "context canceled" not in line]
     retried = [line for line in lines if "retrying after" in line]
     own = (fatal[:1] or retried[-1:] or lines[-1:] or [f"restic ended with {code}"])[0]
@@ -104,12 +112,10 @@ def parsed(output: str) -> Any:
     return json.loads(output[begin.start() :])
 
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-
-
 class Settings:
     """What the role wrote: config.json to be read by anyone who may, credentials.env by root only."""
+
+    program = "shipshape-backup"
 
     def __init__(self, directory: Path) -> None:
         try:
@@ -199,6 +205,23 @@ class Restic:
             raise Failure("restic is not installed on this host") from error
 
     def call(self, *arguments: str) -> str:
+        return self._past_dead_locks(self._call, *arguments)
+
+    def ask(self, *arguments: str) -> str:
+        """Like call, for the first word to a store: gives up when trying again is of no use, or after OPEN_TIMEOUT."""
+        return self._past_dead_locks(lambda *given: self._ask(OPEN_TIMEOUT, *given), *arguments)
+
+    def _past_dead_locks(self, work: Callable[..., str], *arguments: str) -> str:
+        """What a process has left locked that is dead stands in nobody's way; what a living one holds does."""
+        try:
+            return work(*arguments)
+        except Failure as failure:
+            if LOCKED not in str(failure):
+                raise
+        self._call("unlock")
+        return work(*arguments)
+
+    def _call(self, *arguments: str) -> str:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             give_up(process, err)
@@ -206,15 +229,15 @@ class Restic:
                 code = process.wait()
             finally:
                 end(process)
-            if code != 0:
-                raise Failure(meaning(text_of(err) + text_of(out), code))
+            said = text_of(err) + text_of(out)
+            if code != 0 or (arguments[0] == "restore" and NOT_ALL.search(said)):
+                raise Failure(meaning(said, code))
             return text_of(out)
 
-    def ask(self, *arguments: str) -> str:
-        """Like call, for the first word to a store: gives up when trying again is of no use, or after OPEN_TIMEOUT."""
+    def _ask(self, timeout: float, *arguments: str) -> str:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            deadline = time.monotonic() + OPEN_TIMEOUT
+            deadline = time.monotonic() + timeout
             late = hopeless = False
             try:
                 while process.poll() is None and not late and not hopeless:
@@ -225,9 +248,24 @@ class Restic:
             finally:
                 end(process)
             if process.returncode != 0:
-                said = text_of(err) + text_of(out) + (f"\ntimed out after {OPEN_TIMEOUT} s" if late else "")
-                raise Failure(meaning(said, process.returncode))
+                said = text_of(err) + text_of(out) + (f"\ntimed out after {timeout} s" if late else "")
+                raise (Late if late else Failure)(meaning(said, process.returncode))
             return text_of(out)
+
+    def begin(self) -> tuple[list[dict[str, Any]], str, bool]:
+        """All snapshots of ours, oldest first; the repository's id, if it had to be asked; whether it had to be made.
+
+        The first word of a run to its store. What opens a repository lists it as well, and takes one start of restic.
+        """
+        command = self._list()
+        try:
+            return by_time(self._past_dead_locks(lambda *given: self._ask(LIST_TIMEOUT, *given), *command)), "", False
+        except Failure as failure:
+            # A store that answers may take its time over a long list.
+            if not isinstance(failure, Late) and not ABSENT.search(str(failure)):
+                raise
+        identity, made = self.open()
+        return self.snapshots(), identity, made
 
     def open(self, make: bool = True) -> tuple[str, bool]:
         """(the repository's id, whether it had to be made). A repository that only does not open is never made anew."""
@@ -247,7 +285,7 @@ class Restic:
 
     def snapshots(self, *tags: str) -> list[dict[str, Any]]:
         """Those with all the tags, oldest first."""
-        command = ["snapshots", "--json", "--tag", ",".join((MARK, *tags))]
+        command = self._list(*tags)
         try:
             out = self.call(*command, *self.reading)
         except Failure as failure:
@@ -255,8 +293,10 @@ class Restic:
                 raise
             self.reading = ["--no-lock"]
             out = self.call(*command, *self.reading)
-        found = parsed(out) or []
-        return sorted(found, key=lambda snapshot: moment(snapshot["time"]))
+        return by_time(out)
+
+    def _list(self, *tags: str) -> list[str]:
+        return ["snapshots", "--json", "--tag", ",".join((MARK, *tags))]
 
     def read(self, snapshot: str, path: str) -> Iterator[bytes]:
         """A file's content as the repository has it; data never comes from a cache on this host."""
@@ -274,14 +314,22 @@ class Restic:
             finally:
                 end(process)
 
-    def count(self, snapshot: str) -> str:
-        """Take the mark of the unverified away, after which restores see the snapshot."""
-        self.call("tag", "--remove", UNVERIFIED, snapshot)
-        return snapshot
+    def count(self, *snapshots: str) -> None:
+        """Take the mark of the unverified away, after which restores see them."""
+        self.call("tag", "--remove", UNVERIFIED, *snapshots)
 
-    def compresses(self) -> bool:
+    @functools.cached_property
+    def version(self) -> tuple[int, int]:
         found = re.search(r"restic (\d+)\.(\d+)", self.call("version"))
-        return found is not None and (int(found[1]), int(found[2])) >= (0, 14)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
+    def compresses(self) -> bool:
+        return self.version >= (0, 14)
+
+
+def by_time(listed: str) -> list[dict[str, Any]]:
+    return sorted(parsed(listed) or [], key=lambda snapshot: moment(snapshot["time"]))
 
 
 def moment(text: str) -> datetime.datetime:

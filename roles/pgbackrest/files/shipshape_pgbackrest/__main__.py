@@ -11,18 +11,10 @@ from pathlib import Path
 
 from shipshape_pgbackrest import promote, rebuild, restore
 from shipshape_pgbackrest.drill import drill
-from shipshape_pgbackrest.run import lock, run
+from shipshape_pgbackrest.run import run
 from shipshape_pgbackrest.side import Side
-from shipshape_pgbackrest.tool import (
-    Busy,
-    Failure,
-    Settings,
-    info,
-    pgbackrest,
-    said,
-    stop_time,
-    system_identifier,
-)
+from shipshape_pgbackrest.tool import Settings, info, lock, pgbackrest, said, stop_time, system_identifier
+from shipshape_pgbackrest.unattended import Busy, Failure
 from shipshape_pgbackrest.watch import close_the_gap, watch
 
 BUSY = 75  # EX_TEMPFAIL: the time was wrong, not the run

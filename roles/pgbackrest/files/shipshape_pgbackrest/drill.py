@@ -8,20 +8,9 @@ import time
 from typing import Any
 
 from shipshape_pgbackrest.restore import restore
-from shipshape_pgbackrest.run import cry, limit, lock
 from shipshape_pgbackrest.side import Side
-from shipshape_pgbackrest.tool import (
-    Failure,
-    Settings,
-    answers,
-    as_postgres,
-    conninfo,
-    from_epoch,
-    now,
-    psql,
-    said,
-    write,
-)
+from shipshape_pgbackrest.tool import LIMIT, Settings, answers, as_postgres, conninfo, from_epoch, lock, psql, said
+from shipshape_pgbackrest.unattended import Failure, cry, limit, now, write
 from shipshape_pgbackrest.watch import archived_until
 
 NAME = "drill"
@@ -129,8 +118,8 @@ def drill(settings: Settings) -> int:
             side.remove()
         report: dict[str, Any] = {"status": "failed", "host": settings.host, "started": said(started), "failures": []}
         try:
-            limit(settings.timeout_minutes, NAME)
-            rehearse(settings, side, report)
+            with limit(settings.timeout_minutes, NAME, LIMIT):
+                rehearse(settings, side, report)
         except Failure as failure:
             report["failures"].append(str(failure))
         except OSError as error:  # a full disk, mostly: what is told must not depend on it

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shipshape_pgbackrest.side import NotStarted, Side, control, wait
-from shipshape_pgbackrest.tool import DATABASES, Failure, Settings, now, pgbackrest, psql, read_json, write
+from shipshape_pgbackrest.tool import DATABASES, Settings, pgbackrest, psql
+from shipshape_pgbackrest.unattended import Failure, now, read_json, write
 
 PATIENCE = 120.0
 NOTE = "promoting.json"

@@ -11,7 +11,8 @@ from typing import Any, Optional
 from shipshape_pgbackrest import promote
 from shipshape_pgbackrest.restore import restore
 from shipshape_pgbackrest.side import Side, control
-from shipshape_pgbackrest.tool import Failure, Settings, info, newest, pgbackrest, read_json, stop_time, write
+from shipshape_pgbackrest.tool import Settings, info, newest, pgbackrest, stop_time
+from shipshape_pgbackrest.unattended import Failure, read_json, write
 
 NAME = "rebuilt"
 

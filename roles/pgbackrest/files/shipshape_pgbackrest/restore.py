@@ -8,19 +8,8 @@ import time
 from typing import Any, Optional
 
 from shipshape_pgbackrest.side import NotStarted, Side, free_port, require_space
-from shipshape_pgbackrest.tool import (
-    DATABASES,
-    Failure,
-    Settings,
-    answers,
-    from_epoch,
-    info,
-    now,
-    pgbackrest,
-    psql,
-    said,
-    stop_time,
-)
+from shipshape_pgbackrest.tool import DATABASES, Settings, answers, from_epoch, info, pgbackrest, psql, said, stop_time
+from shipshape_pgbackrest.unattended import Failure, now
 from shipshape_pgbackrest.watch import archived_until
 
 ENDED_EARLY = "recovery ended before configured recovery target was reached"

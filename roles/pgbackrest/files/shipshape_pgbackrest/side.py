@@ -11,7 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from shipshape_pgbackrest.tool import Failure, Settings, psql, write
+from shipshape_pgbackrest.tool import Settings, psql
+from shipshape_pgbackrest.unattended import Failure, write
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 #: What a restored cluster must not take over from postgresql.auto.conf, and what pgBackRest adds there.

@@ -11,9 +11,13 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import IO, Any, ContextManager, Optional
+
+from shipshape_pgbackrest import unattended
+from shipshape_pgbackrest.unattended import Failure
 
 STANZA = "main"
+LIMIT = "pgbackrest_timeout_minutes"
 DATABASES = "SELECT string_agg(datname, ', ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -59,18 +63,6 @@ MEANINGS = (
 )  # fmt: skip
 
 
-class Failure(Exception):
-    """Something went wrong; the text says what, and what to do."""
-
-
-class Stopped(Failure):
-    """The run as a whole is to end: it took too long, or somebody told it to."""
-
-
-class Busy(Failure):
-    """Another run holds the lock."""
-
-
 def meaning(output: str, code: int) -> str:
     """pgBackRest's output in words of ours, followed by its own first error."""
     lines = [re.sub(r"^\d\S+ \S+ +P\d+ +", "", line).strip() for line in output.splitlines()]
@@ -85,10 +77,6 @@ def meaning(output: str, code: int) -> str:
     return own
 
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-
-
 def said(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -99,6 +87,8 @@ def from_epoch(seconds: float) -> datetime.datetime:
 
 class Settings:
     """What the role wrote: config.json for anyone, the webhook and pgBackRest's own file for root."""
+
+    program = "shipshape-pgbackrest"
 
     def __init__(self, directory: Path) -> None:
         try:
@@ -147,20 +137,9 @@ class Settings:
         return hashlib.pbkdf2_hmac("sha256", text.encode(), b"shipshape-pgbackrest", 100_000).hex()
 
 
-def write(path: Path, text: str) -> None:
-    """Readable by a monitor, and never half written."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return {}
+def lock(settings: Settings, what: str) -> ContextManager[None]:
+    """One of each at a time: a backup and a restore do not disturb each other."""
+    return unattended.lock(settings.lock.with_suffix(f".{what}"), what)
 
 
 def text_of(stream: IO[bytes]) -> str:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from shipshape_pgbackrest.run import cry
-from shipshape_pgbackrest.tool import Settings, from_epoch, now, read_json, said, write
+from shipshape_pgbackrest.tool import Settings, from_epoch, said
+from shipshape_pgbackrest.unattended import cry, now, read_json, write
 
 REMIND = 6 * 3600
 LOG = Path("/var/log/pgbackrest/main-archive-push-async.log")
