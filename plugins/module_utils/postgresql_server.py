@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 ACCOUNT = "postgres"
 SOCKET_DIRECTORY = "/var/run/postgresql"
+CONFIGURATIONS = "/etc/postgresql"
 # Nothing of a session of ours is kept by the server: a verifier is not a password, but nobody else's business either.
 QUIET = (
     "SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = 'panic'; "
@@ -80,9 +81,11 @@ def start_as_postgres(
     )
 
 
-def run_as_postgres(arguments: List[str], stdin: str = "", port: int = 5432) -> Tuple[int, str, str]:
+def run_as_postgres(
+    arguments: List[str], stdin: str = "", port: int = 5432, environment: Optional[Dict[str, str]] = None
+) -> Tuple[int, str, str]:
     pipe = subprocess.PIPE
-    process = start_as_postgres(arguments, port, stdin=pipe, stdout=pipe, stderr=pipe)
+    process = start_as_postgres(arguments, port, environment, stdin=pipe, stdout=pipe, stderr=pipe)
     out, err = process.communicate(stdin.encode("utf-8"))
     return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
@@ -93,6 +96,41 @@ def conninfo(database: str) -> str:
     return f"dbname='{quoted}'"
 
 
+def start_mode(configuration: str) -> str:
+    """auto, manual or disabled: whether the cluster configured there starts with the host, by hand, or not at all."""
+    try:
+        with open(os.path.join(configuration, "start.conf"), encoding="utf-8") as handle:
+            words = [line.partition("#")[0].strip() for line in handle]
+    except FileNotFoundError:
+        return "auto"
+    return next(filter(None, words), "auto")
+
+
+def clusters_in_use() -> List[str]:
+    """'VERSION/NAME' of the clusters on this host that may be started. One that is disabled is kept, and no more."""
+    folders = map(os.path.dirname, glob.glob(f"{CONFIGURATIONS}/*/*/postgresql.conf"))
+    return sorted("/".join(folder.split("/")[-2:]) for folder in folders if start_mode(folder) != "disabled")
+
+
+def live_versions(name: str = "main") -> List[str]:
+    return [cluster.split("/")[0] for cluster in clusters_in_use() if cluster.split("/")[1] == name]
+
+
+def another_version(version: str) -> str:
+    """Why PostgreSQL of that version cannot be set up here: the data is in a cluster of another. Else nothing."""
+    others = [cluster for cluster in clusters_in_use() if cluster.split("/")[0] != version]
+    if not others:
+        return ""
+    old = others[0].split("/")[0]
+    up = int(old) < int(version) if version.isdigit() else False
+    do = f"move it: playbooks/maintenance/upgrade_postgresql.yml, or set postgresql_version to '{old}'"
+    return (
+        f"postgresql_version is {version}, and this host has cluster {', '.join(others)} of another version. "
+        "Nothing was changed. A cluster's data does not move by changing the variable: "
+        + (do if up else f"set postgresql_version to '{old}'")
+    )
+
+
 class Cluster:
     """One cluster (version and name), reached through its socket."""
 
@@ -100,9 +138,10 @@ class Cluster:
         self.version = version
         self.name = name
         self.port = port
-        self.configuration = f"/etc/postgresql/{version}/{name}"
+        self.configuration = f"{CONFIGURATIONS}/{version}/{name}"
         self.binaries = f"/usr/lib/postgresql/{version}/bin"
         self.unit = f"postgresql@{version}-{name}.service"
+        self.socket_directory = SOCKET_DIRECTORY
 
     @property
     def exists(self) -> bool:
@@ -112,17 +151,13 @@ class Cluster:
     def installed(self) -> bool:
         return os.path.exists(os.path.join(self.binaries, "psql"))
 
-    def others(self) -> List[str]:
-        """Clusters of another version that live here too."""
-        found = (path.split("/")[3:5] for path in glob.glob("/etc/postgresql/*/*/postgresql.conf"))
-        return sorted(f"{version}/{name}" for version, name in found if version != self.version)
-
     # -- talking to it ------------------------------------------------------------------------------------------------
 
     def execute(self, sql: str, database: str = "postgres") -> str:
         psql = [os.path.join(self.binaries, "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse"]
         # The statements go by standard input: an argument could be read in the process list.
-        code, out, err = run_as_postgres(psql + ["-d", conninfo(database), "-f", "-"], QUIET + sql, self.port)
+        where = {"PGHOST": self.socket_directory}
+        code, out, err = run_as_postgres(psql + ["-d", conninfo(database), "-f", "-"], QUIET + sql, self.port, where)
         if code != 0:
             raise ServerError(err.replace("psql:<stdin>:", "line ").strip() or f"psql ended with {code}")
         return out

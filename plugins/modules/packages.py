@@ -47,6 +47,12 @@ options:
     description: By the names of packages, who needs them and what to do, which is said when no source has one.
     type: dict
     default: {}
+  postgresql:
+    description:
+      - Major version of PostgreSQL that the host is to have. Nothing is installed on a host where a cluster of another
+        version is in use, since the package would start an empty one beside it.
+    type: str
+    default: ""
   cache_valid_time:
     description: Age in seconds up to which package lists are taken as they are.
     type: int
@@ -87,6 +93,7 @@ from typing import Any, Dict, List, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 from ansible_collections.shipshape.droplet.plugins.module_utils import apt, umask
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import another_version
 
 LISTS = "/var/lib/apt/lists"
 
@@ -243,12 +250,16 @@ def main() -> None:
             held=dict(type="list", elements="str", default=[]),
             sources=dict(type="list", elements="dict", default=[], options=source_options),
             reasons=dict(type="dict", default={}),
+            postgresql=dict(type="str", default=""),
             cache_valid_time=dict(type="int", default=3600),
             lock_timeout=dict(type="int", default=600),
         ),
         supports_check_mode=True,
     )
     umask.ordinary()
+    refusal = another_version(module.params["postgresql"]) if module.params["postgresql"] else ""
+    if refusal:
+        module.fail_json(msg=refusal)
     timeout = module.params["lock_timeout"]
     held = module.params["held"]
     states = apt.states(module, list(dict.fromkeys(module.params["names"] + held)))

@@ -129,7 +129,12 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import file_set,
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replicating
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_standby as standby
-from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError, settle
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import (
+    Cluster,
+    ServerError,
+    another_version,
+    settle,
+)
 
 PASSWORD_LENGTH = 32
 
@@ -182,13 +187,9 @@ def argument_spec() -> Dict[str, Any]:
 
 def require_cluster(module: AnsibleModule, cluster: Cluster) -> None:
     """Stop where going on would work on another cluster than the one that holds the data."""
-    others = cluster.others()
-    if others:
-        module.fail_json(
-            msg=f"postgresql_version is {cluster.version}, and this host has cluster {', '.join(others)} of another "
-            "version. A cluster's data does not move by changing the variable: set postgresql_version to "
-            f"'{others[0].split('/')[0]}', or upgrade the cluster (pg_upgradecluster) and drop the old one first."
-        )
+    refusal = another_version(cluster.version)
+    if refusal:
+        module.fail_json(msg=refusal)
     if module.check_mode:
         return
     if not cluster.installed:

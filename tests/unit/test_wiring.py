@@ -134,8 +134,7 @@ def test_what_is_at_a_path_is_reported_there_and_its_domain_looked_after_once(tm
     assert evaluate(report["urls"]) == ["https://malar.in", "https://malar.in/docs", "https://far.in/x"]
     tls = "/etc/shipshape/tls"
     assert evaluate(report["certificates"]) == [f"{tls}/web/fullchain.pem", f"{tls}/far.in/fullchain.pem"]
-    upgrade = yaml.safe_load((ROOT / "playbooks/maintenance/upgrade.yml").read_text())[1]["vars"]
-    assert evaluate(upgrade["maintenance_sites"]) == ["malar.in", "far.in"]
+    assert web["shipshape_health_sites"] == ["malar.in", "far.in"]
 
 
 def test_a_pool_brings_pgbouncer_its_way_to_look_up_logins_and_its_port(tmp_path: Path) -> None:

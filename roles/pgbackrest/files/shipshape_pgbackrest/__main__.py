@@ -1,4 +1,4 @@
-"""The command line: run, list, watch, restore, promote, drop, rebuild, drill, open, check."""
+"""The command line: run, list, watch, restore, promote, drop, rebuild, drill, open, upgrade, check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shipshape_pgbackrest import promote, rebuild, restore
 from shipshape_pgbackrest.drill import drill
 from shipshape_pgbackrest.run import run
 from shipshape_pgbackrest.side import Side
-from shipshape_pgbackrest.tool import Settings, info, lock, pgbackrest, said, stop_time, system_identifier
+from shipshape_pgbackrest.tool import Settings, info, lock, newest, pgbackrest, said, stop_time, system_identifier
 from shipshape_pgbackrest.unattended import Busy, Failure
 from shipshape_pgbackrest.watch import close_the_gap, watch
 
@@ -57,6 +57,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--if-changed", action="store_true", help="only when it, or the cluster, is another than last time"
     )
+    commands.add_parser(
+        "upgrade", help="the repository goes on with a cluster that was moved to another version; back that up in full"
+    )
     return parser.parse_args(arguments)
 
 
@@ -77,14 +80,41 @@ def show_list(settings: Settings, as_json: bool) -> None:
         print(f"any moment from {rows[0]['taken']} on can be restored")
 
 
+def opened(settings: Settings) -> tuple[Path, str]:
+    """(the file that says what was opened last, what it says of the repository and the cluster as they are)."""
+    return settings.state / "opened", settings.fingerprint(system_identifier(settings))
+
+
+def note(mark: Path, fingerprint: str) -> None:
+    mark.touch(mode=0o600)
+    mark.write_text(fingerprint, encoding="utf-8")
+
+
+def upgrade(settings: Settings) -> int:
+    """A cluster of another version is another one to pgBackRest, and needs a backup of its own. On purpose alone: one
+    whose directory was made anew by accident must not take the repository over."""
+    stanza = info()
+    if not stanza.get("db"):
+        return 0  # never opened: `open` makes it, with this cluster
+    present = stanza["db"][-1]
+    if (present["version"], str(present["system-id"])) != (settings.version, system_identifier(settings)):
+        pgbackrest("stanza-upgrade")
+        pgbackrest("check")
+        print(f"the repository goes on with PostgreSQL {settings.version}; the backups of before stay in it")
+        stanza = info()
+    note(*opened(settings))
+    last = newest(stanza)
+    if last and last["database"]["id"] == stanza["db"][-1]["id"]:
+        return 0
+    return run(settings, "full", scheduled=False)
+
+
 def open_repository(settings: Settings, if_changed: bool) -> None:
-    mark = settings.state / "opened"
-    fingerprint = settings.fingerprint(system_identifier(settings))
+    mark, fingerprint = opened(settings)
     if if_changed and mark.exists() and mark.read_text(encoding="utf-8") == fingerprint:
         return
     first = rebuild.open_stanza(settings)
-    mark.touch(mode=0o600)
-    mark.write_text(fingerprint, encoding="utf-8")
+    note(mark, fingerprint)
     print("stanza is there, and a segment of the log has arrived" + ("; a backup begins now" if first else ""))
     if first:
         # The log is worth nothing without a backup to apply it to. A large cluster's takes hours: nobody waits for it.
@@ -102,6 +132,8 @@ def dispatch(settings: Settings, options: argparse.Namespace) -> int:
         return code
     if options.command == "watch":
         return watch(settings)
+    if options.command == "upgrade":
+        return upgrade(settings)
     if options.command == "drill":
         return drill(settings)
     if options.command == "list":

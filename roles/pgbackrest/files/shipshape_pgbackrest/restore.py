@@ -50,6 +50,16 @@ def choose(
     return found[-1]
 
 
+def require_version(backup: dict[str, Any], version: str) -> None:
+    """What another major version has written, this server cannot read."""
+    if backup["version"] not in (None, version):
+        raise Failure(
+            f"the backup for that moment, {backup['label']}, is of PostgreSQL {backup['version']}, and this server is "
+            f"{version}. Restore it on a droplet of its own with postgresql_version '{backup['version']}' and this "
+            "repository (pgbackrest_path)"
+        )
+
+
 def close_the_log(settings: Settings, patience: float = 90) -> bool:
     """Have all that was committed so far archived; false where the live cluster does not answer any more."""
     if not answers(settings.port):
@@ -88,6 +98,7 @@ def restore(settings: Settings, to: str, name: str = "restored", gentle: bool = 
     side = Side(settings, name)
     side.require_free()
     backup = choose(info()["backup"], target, present)
+    require_version(backup, settings.version)
     require_space(settings.clusters, int(backup["info"]["size"]))
     alive = reach(settings, target)
     side.begin()

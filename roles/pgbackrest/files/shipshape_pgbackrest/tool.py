@@ -234,6 +234,9 @@ def info() -> dict[str, Any]:
     if status.get("code") not in (0, 1, 2, None):  # no such stanza, no backup yet: not an error here
         raise Failure(meaning(str(status.get("message")) + str(stanza.get("repo", "")), int(status["code"])))
     stanza["backup"] = [backup for backup in stanza.get("backup", []) if not backup.get("error")]
+    versions = {database["id"]: database["version"] for database in stanza.get("db", [])}
+    for backup in stanza["backup"]:
+        backup["version"] = versions.get(backup.get("database", {}).get("id"))
     return stanza
 
 
