@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import (
+    Cluster,
+    ServerError,
+    another_version,
+)
 
 STATE = """
 SELECT json_build_object(
@@ -29,6 +33,9 @@ SELECT json_build_object(
 
 def state(version: str) -> Dict[str, Any]:
     """The answer, or why there is none."""
+    refusal = another_version(version)
+    if refusal:
+        return dict(error=refusal)
     cluster = Cluster(version)
     if not cluster.installed:
         return dict(error=f"PostgreSQL {version} is not installed")

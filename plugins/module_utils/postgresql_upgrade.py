@@ -330,15 +330,15 @@ class Upgrade:
         if not os.path.exists(f"{new.binaries}/pg_upgrade"):
             raise Failed(f"PostgreSQL {new.version} is not installed here: {new.binaries}/pg_upgrade is missing")
         self.drop_new()
-        self.write(phase=plan.PREPARED, **{"from": old.version, "to": new.version})
+        self.note = {"from": old.version, "to": new.version}
+        self.write(phase=plan.PREPARED, mode=self.found["mode"])
         run(
-            "pg_createcluster", "--user", "postgres", "--start-conf", "manual",
+            "pg_createcluster", "--user", "postgres", "--start-conf", "disabled",
             *plan.locale_options(self.found["template"], self.found["locale"]), new.version, new.name,
             "--", *plan.initdb_options(self.found, new.version),
         )  # fmt: skip
         configure()
         new.check_configuration()
-        self.write(mode=self.found["mode"])
         self.pg_upgrade("--check")
 
     def drop_new(self) -> None:

@@ -18,6 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "pgbackrest" / "files"))
 
+import shipshape_pgbackrest.__main__ as program
 import shipshape_pgbackrest.drill as drill
 import shipshape_pgbackrest.mail as mail
 import shipshape_pgbackrest.promote as promote
@@ -102,6 +103,52 @@ def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> No
         restore.choose(backups, NOON.replace(hour=13), NOON)
     with pytest.raises(unattended.Failure, match="no backup yet"):
         restore.choose([], None, NOON)
+
+
+def test_a_backup_that_another_major_version_has_written_is_not_restored_here() -> None:
+    restore.require_version({**backup("a", 1), "version": "15"}, "15")
+    with pytest.raises(tool.Failure, match=r"a, is of PostgreSQL 13, and this server is 15.*postgresql_version '13'"):
+        restore.require_version({**backup("a", 1), "version": "13"}, "15")
+
+
+@pytest.mark.parametrize(
+    ("known", "backed_up", "asked", "runs"),
+    [
+        ([{"id": 1, "version": "13", "system-id": 7}], 1, ["stanza-upgrade", "check"], 1),
+        # Moved, and killed before its backup was made.
+        ([{"id": 1, "version": "13", "system-id": 7}, {"id": 2, "version": "15", "system-id": 8}], 1, [], 1),
+        ([{"id": 1, "version": "13", "system-id": 7}, {"id": 2, "version": "15", "system-id": 8}], 2, [], 0),
+        ([], None, [], 0),
+    ],
+)
+def test_the_repository_goes_on_with_a_cluster_that_was_moved_and_backs_it_up_in_full_once(
+    settings: tool.Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    known: list[dict[str, Any]],
+    backed_up: int | None,
+    asked: list[str],
+    runs: int,
+) -> None:
+    commands: list[str] = []
+    kinds: list[str] = []
+
+    def pgbackrest(command: str) -> str:
+        commands.append(command)
+        if command == "stanza-upgrade":
+            known.append({"id": 2, "version": "15", "system-id": 8})
+        return ""
+
+    def back_up(_settings: tool.Settings, kind: str, scheduled: bool) -> int:
+        kinds.append(kind)
+        return 0
+
+    backups = [{**backup("a", 1), "database": {"id": backed_up}}] if backed_up else []
+    monkeypatch.setattr(program, "info", lambda: {"db": known, "backup": backups})
+    monkeypatch.setattr(program, "system_identifier", lambda _settings: "8")
+    monkeypatch.setattr(program, "pgbackrest", pgbackrest)
+    monkeypatch.setattr(program, "run", back_up)
+    assert program.upgrade(settings) == 0
+    assert (commands, kinds) == (asked, ["full"] * runs)
 
 
 @pytest.mark.parametrize(
