@@ -206,35 +206,40 @@ class Private(Cluster):
         command = [f"{self.binaries}/postgres", "-D", self.configuration, "-p", str(self.port)]
         for setting in [*own, *settings]:
             command += ["-c", setting]
-        in_unit(command, "/", wait=False)
+        unit = unit_name()
+        in_unit(command, "/", unit)
         deadline = time.monotonic() + seconds
         while not self.started_at():
-            if time.monotonic() > deadline or systemctl("is-active", f"{UNIT}.service", check=False) != "active":
-                said = run("journalctl", "--unit", UNIT, "--lines=12", "--no-pager", "--quiet", "--output=cat")
+            if time.monotonic() > deadline or systemctl("is-active", unit, check=False) != "active":
+                said = run("journalctl", "--unit", unit, "--lines=12", "--no-pager", "--quiet", "--output=cat")
                 raise Failed(f"cluster {self.version}/{self.name} does not start for the comparison:\n{said}")
             time.sleep(0.05)
         try:
             yield self
         finally:
-            clear_unit()
+            end_units()
 
 
-def in_unit(command: List[str], directory: str, wait: bool = True) -> str:
-    """Run as postgres in the upgrade's unit. Whatever it starts ends with the unit, also when we were killed.
+def unit_name() -> str:
+    """One that systemd has never had: of a unit that has just ended it may still have the name."""
+    return f"{UNIT}-{os.getpid()}-{time.monotonic_ns()}.service"
+
+
+def in_unit(command: List[str], directory: str, server: str = "") -> str:
+    """Run as postgres, and wait unless it is a server. Whatever it starts ends with its unit, also when we were killed.
 
     SIGINT is a fast shutdown to a server, which then ends its processes itself; pg_upgrade does not end its servers.
     """
-    properties = ["KillSignal=SIGINT", f"KillMode={'control-group' if wait else 'mixed'}", "TimeoutStopSec=600"]
+    properties = ["KillSignal=SIGINT", f"KillMode={'mixed' if server else 'control-group'}", "TimeoutStopSec=600"]
     properties.append(f"WorkingDirectory={directory}")
-    options = ["--quiet", "--collect", f"--unit={UNIT}", "--uid=postgres", "--setenv=LC_ALL=C"]
+    options = ["--quiet", "--collect", f"--unit={server or unit_name()}", "--uid=postgres", "--setenv=LC_ALL=C"]
     options += [f"--property={one}" for one in properties]
-    return run("systemd-run", *options, *(["--wait", "--pipe"] if wait else []), *command)
+    return run("systemd-run", *options, *([] if server else ["--wait", "--pipe"]), *command)
 
 
-def clear_unit() -> None:
+def end_units() -> None:
     """End what an upgrade has running, this one or one that was killed: a fast shutdown of each server."""
-    systemctl("stop", f"{UNIT}.service", check=False)
-    systemctl("reset-failed", f"{UNIT}.service", check=False)
+    systemctl("stop", f"{UNIT}-*.service", check=False)
 
 
 class Upgrade:
@@ -345,7 +350,7 @@ class Upgrade:
         """What an earlier try has made, whole or not. Only ever called while the old cluster has the data."""
         if self.note.get("to") != self.wanted or self.note["phase"] == plan.DONE:
             return
-        clear_unit()
+        end_units()
         systemctl("stop", self.new.unit, check=False)
         for path in (self.data_of(self.new), self.new.configuration):
             shutil.rmtree(path, ignore_errors=True)
@@ -443,7 +448,7 @@ class Upgrade:
     def put_back(self) -> None:
         """The old cluster serves again as if nothing had been; what there is of the new one goes."""
         old = Cluster(self.note["from"])
-        clear_unit()
+        end_units()
         systemctl("stop", Cluster(self.note["to"]).unit, check=False)
         data = self.found.get("data") or data_directory(old)
         control = f"{data}/global/pg_control"
@@ -451,7 +456,7 @@ class Upgrade:
             # Linked, and never started: the files are as they were, this one was set aside to keep anybody from them.
             os.rename(f"{control}.old", control)
         systemctl("unmask", "--runtime", old.unit)
-        run("pg_conftool", old.version, old.name, "set", "port", str(old.port))
+        set_port(old, old.port)
         set_start(old, "auto")
         systemctl("daemon-reload")
         if old.settings_if_up() is None:
@@ -596,11 +601,17 @@ def set_start(cluster: Cluster, mode: str) -> None:
     os.replace(f"{path}.new", path)
 
 
+def set_port(cluster: Cluster, port: int) -> None:
+    of = (cluster.version, cluster.name)
+    if run("pg_conftool", "--short", *of, "show", "port") != str(port):
+        run("pg_conftool", *of, "set", "port", str(port))
+
+
 def exchange(leaving: Cluster, coming: Cluster) -> None:
     """The port and the start at boot go over. At no moment do both have them."""
     set_start(leaving, "disabled")
-    run("pg_conftool", leaving.version, leaving.name, "set", "port", str(leaving.port + 1))
-    run("pg_conftool", coming.version, coming.name, "set", "port", str(coming.port))
+    set_port(leaving, leaving.port + 1)
+    set_port(coming, coming.port)
     set_start(coming, "auto")
 
 

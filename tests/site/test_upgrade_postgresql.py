@@ -142,10 +142,15 @@ def watched(store: System) -> Iterator[list[float]]:
     def ask() -> None:
         down = 0.0
         while not over.is_set():
-            well = healthy(store)
-            if not well and not down:
-                down = time.monotonic()
-            elif well and down:
+            asked = time.monotonic()
+            try:
+                well = healthy(store)
+            except AssertionError:  # no answer within half a minute
+                well = False
+            # Who is made to wait is without an answer, too.
+            if not down and (not well or time.monotonic() - asked > 1):
+                down = asked
+            if well and down:
                 outages.append(time.monotonic() - down)
                 down = 0.0
             over.wait(0.2)
