@@ -111,13 +111,17 @@ def test_a_backup_that_another_major_version_has_written_is_not_restored_here() 
         restore.require_version({**backup("a", 1), "version": "13"}, "15")
 
 
+BEFORE, AFTER = {"id": 1, "version": "13", "system-id": 7}, {"id": 2, "version": "15", "system-id": 8}
+
+
 @pytest.mark.parametrize(
     ("known", "backed_up", "asked", "runs"),
     [
-        ([{"id": 1, "version": "13", "system-id": 7}], 1, ["stanza-upgrade", "check"], 1),
+        ([BEFORE], 1, ["stanza-upgrade", "check"], 1),
         # Moved, and killed before its backup was made.
-        ([{"id": 1, "version": "13", "system-id": 7}, {"id": 2, "version": "15", "system-id": 8}], 1, [], 1),
-        ([{"id": 1, "version": "13", "system-id": 7}, {"id": 2, "version": "15", "system-id": 8}], 2, [], 0),
+        ([BEFORE, AFTER], 1, ["stanza-upgrade"], 1),
+        ([BEFORE, AFTER], 2, ["stanza-upgrade"], 0),
+        # Never opened: another command makes it.
         ([], None, [], 0),
     ],
 )
@@ -131,11 +135,14 @@ def test_the_repository_goes_on_with_a_cluster_that_was_moved_and_backs_it_up_in
 ) -> None:
     commands: list[str] = []
     kinds: list[str] = []
+    known = list(known)
 
     def pgbackrest(command: str) -> str:
         commands.append(command)
+        if command == "stanza-upgrade" and AFTER in known:
+            return "P00   INFO: stanza 'main' on repo1 is already up to date"
         if command == "stanza-upgrade":
-            known.append({"id": 2, "version": "15", "system-id": 8})
+            known.append(AFTER)
         return ""
 
     def back_up(_settings: tool.Settings, kind: str, scheduled: bool) -> int:

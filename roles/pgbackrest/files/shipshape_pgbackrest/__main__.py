@@ -93,20 +93,17 @@ def note(mark: Path, fingerprint: str) -> None:
 def upgrade(settings: Settings) -> int:
     """A cluster of another version is another one to pgBackRest, and needs a backup of its own. On purpose alone: one
     whose directory was made anew by accident must not take the repository over."""
-    stanza = info()
-    if not stanza.get("db"):
+    if not info().get("db"):
         return 0  # never opened: `open` makes it, with this cluster
-    present = stanza["db"][-1]
-    if (present["version"], str(present["system-id"])) != (settings.version, system_identifier(settings)):
-        pgbackrest("stanza-upgrade")
+    if "already up to date" not in pgbackrest("stanza-upgrade"):
         pgbackrest("check")
         print(f"the repository goes on with PostgreSQL {settings.version}; the backups of before stay in it")
-        stanza = info()
     note(*opened(settings))
+    stanza = info()
+    this = (settings.version, system_identifier(settings))
+    ours = [known["id"] for known in stanza["db"] if (known["version"], str(known["system-id"])) == this]
     last = newest(stanza)
-    if last and last["database"]["id"] == stanza["db"][-1]["id"]:
-        return 0
-    return run(settings, "full", scheduled=False)
+    return 0 if last and last["database"]["id"] in ours else run(settings, "full", scheduled=False)
 
 
 def open_repository(settings: Settings, if_changed: bool) -> None:
