@@ -179,7 +179,7 @@ WIRED = {
 # Given on the command line, not in the inventory.
 OPERATOR_VARIABLES = frozenset(
     {
-        *("accept_loss", "app", "break_lock", "confirm_environment", "fenced", "job", "lag", "migrations", "reboot"),
-        *("tables", "version", "to"),
+        *("accept_loss", "app", "back", "backup_hours", "break_lock", "confirm_environment", "fenced", "job", "lag"),
+        *("link", "migrations", "prepare", "reboot", "tables", "to", "version"),
     }
 )

@@ -32,6 +32,7 @@ DOMAINS = ("api.major.test",)
 API = f"https://{DOMAINS[0]}"
 PLAYBOOK = "playbooks/maintenance/upgrade_postgresql.yml"
 NOTE = "/var/lib/shipshape/postgresql/upgrade.json"
+LOCK = "/run/shipshape-postgresql-upgrade.lock"
 OLD, NEW = "13", "15"
 ROWS = 20000
 #: Debian 11 beside Debian 12, for what only the former has. Its libraries have names of their own.
@@ -121,10 +122,11 @@ def kill_at(store: System, phase: str, seconds: float, *arguments: str) -> str:
         store.command(PLAYBOOK, *arguments), cwd=PROJECT, env=environment(), text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
+    # The module is the one who holds the lock; its program came by standard input and has no name.
     killed = docker(
         "exec", NAME, "timeout", "300", "bash", "-c",
         f"until grep -qs '\"phase\": \"{phase}\"' {NOTE}; do sleep 0.02; done; sleep {seconds}; "
-        "pids=$(pgrep -f '^[^ ]*python[^ ]* .*postgresql_upgrade'); echo $pids; kill -9 $pids",
+        f"pids=$(find /proc/[0-9]*/fd -lname {LOCK} 2>/dev/null | cut -d/ -f3); echo $pids; kill -9 $pids",
     )  # fmt: skip
     for child in descendants(process.pid):
         os.kill(child, signal.SIGKILL)

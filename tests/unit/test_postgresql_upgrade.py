@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_server as server
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_plan as plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import OPERATOR_VARIABLES
 
 MB = plan.MB
 FOUND: dict[str, Any] = {
@@ -257,3 +259,9 @@ def test_a_cluster_that_is_kept_and_disabled_stands_in_nobodys_way(configuration
     cluster(configurations, "16/main", "")
     assert server.another_version("16") == "" and server.live_versions() == ["16"]
     assert "15" not in server.clusters_in_use() and "16/main" in server.another_version("15")
+
+
+def test_what_the_playbook_takes_from_the_command_line_is_not_taken_for_a_typing_error_in_the_inventory() -> None:
+    playbook = (Path(__file__).parents[2] / plan.PLAYBOOK).read_text(encoding="utf-8")
+    names = set(re.findall(r"-e (\w+)=", playbook))
+    assert {"back", "accept_loss", "prepare"} <= names <= OPERATOR_VARIABLES
