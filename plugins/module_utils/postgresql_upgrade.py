@@ -459,9 +459,10 @@ class Upgrade:
         set_port(old, old.port)
         set_start(old, "auto")
         systemctl("daemon-reload")
-        if old.settings_if_up() is None:
-            old.control("start")
-            old.wait(self.timeout)
+        # Whether or not it answers: a stop that the killed run has asked for may not have come to its end yet.
+        systemctl("reset-failed", old.unit, check=False)
+        systemctl("start", old.unit)
+        old.wait(self.timeout)
         self.pool("RESUME")
         self.drop_new()
         self.forget()
