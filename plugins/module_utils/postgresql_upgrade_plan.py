@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_replication import identifier
+
 PLAYBOOK = "playbooks/maintenance/upgrade_postgresql.yml"
 MB = 1 << 20
 #: Beside a copy of the data: an empty cluster, its log while it is filled, and the definitions of all objects.
@@ -25,6 +27,9 @@ PUT_BACK = "put back, then begin"
 FINISH = "finish"
 NOTHING = "nothing"
 RETURN = "return"
+
+#: How the slots of our own replicas begin.
+SLOTS = identifier("")
 
 Note = Dict[str, Any]
 
@@ -83,6 +88,24 @@ def decide_return(note: Note) -> str:
     return RETURN
 
 
+def require_no_replicas(replication: Mapping[str, Any], old: str) -> None:
+    """A replica has its primary's files, and those of another version are of no use to it: neither moves as such."""
+    if replication.get("primary"):
+        raise Refused(
+            f"{replication['name']} is a replica of {replication['primary']}: its data is a copy. What can be moved is "
+            f"{replication['primary']}, once it has no replicas. If that is done, make this one anew from it: sudo "
+            f"pg_dropcluster --stop {old} main, then site.yml"
+        )
+    peers = [peer["name"] for peer in replication.get("peers") or []]
+    if peers:
+        raise Refused(
+            f"{replication['name']} has replicas: {', '.join(peers)}. They cannot follow it to another version; they "
+            "are made anew from it. Take them out of group database in the inventory (and postgresql_synchronous), run "
+            f"site.yml -e postgresql_version={old}; on each of them, sudo pg_dropcluster --stop {old} main; run this "
+            "again; put them back and run site.yml"
+        )
+
+
 def space_needed(data: int, mode: str) -> int:
     """Bytes that the new cluster takes of the disk for `data` bytes of the old one."""
     return ROOM + (data + data // 20 if mode == "copy" else 0)
@@ -92,15 +115,18 @@ def obstacles(found: Mapping[str, Any], new: str, backup_hours: float) -> List[s
     """What has to be settled first, each with what to do."""
     lines: List[str] = []
     if found["recovery"]:
-        return ["this server is a replica. Upgrade its primary, and make the replica anew from that"]
+        return ["this server is a replica. Move its primary, and make the replica anew from that"]
     if found["superuser"] != "postgres":
         lines.append(f"the first role of the cluster is {found['superuser']}, and has to be postgres: rename it")
     if found["replicas"]:
         lines.append(
             f"replicas or other receivers of the log are connected: {', '.join(found['replicas'])}. They cannot follow "
-            "to another version. Stop them, and make them anew when this is done"
+            "to another version. Stop them (sudo pg_dropcluster --stop, on a replica), and make them anew when this is "
+            "done"
         )
     for slot in found["slots"]:
+        if not slot["active"] and slot["name"].startswith(SLOTS):
+            continue  # of a former replica: what makes a new one makes its slot as well
         lines.append(
             f"the {slot['type']} replication slot {slot['name']} would be lost. When nobody needs it any more: "
             f"SELECT pg_drop_replication_slot('{slot['name']}')"
@@ -173,73 +199,6 @@ def remarks(found: Mapping[str, Any], new: str) -> List[str]:
     if found["available"] is None:
         lines.append(f"PostgreSQL {new} is not installed yet; what pg_upgrade --check says is known once it is")
     return lines
-
-
-# -- what is compared -------------------------------------------------------------------------------------------------
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], sizes: bool = True) -> List[str]:
-    """Where two inventories of a server disagree; `sizes` also compares the tables' files."""
-    lines = _pairs("role", before["roles"], after["roles"], "has other attributes, memberships or another password")
-    lines += _pairs("database", _alike(before), _alike(after), "has another owner, encoding or locale")
-    for name in sorted(set(before["databases"]) & set(after["databases"])):
-        old, new = before["databases"][name], after["databases"][name]
-        inside = _pairs("extension", dict.fromkeys(old["extensions"]), dict.fromkeys(new["extensions"]), "")
-        inside += [
-            f"{kind}: {old['objects'].get(kind, 0)} before, {new['objects'].get(kind, 0)} after"
-            for kind in sorted({*old["objects"], *new["objects"]})
-            if old["objects"].get(kind, 0) != new["objects"].get(kind, 0)
-        ]
-        inside += [f"index {index} is not valid" for index in sorted({*new["invalid"]} - {*old["invalid"]})]
-        inside += _tables(old["tables"], new["tables"], sizes)
-        lines += [f"database {name}: {line}" for line in inside]
-    return lines
-
-
-def _alike(inventory: Mapping[str, Any]) -> Dict[str, Any]:
-    return {name: database["like"] for name, database in inventory["databases"].items()}
-
-
-def _pairs(what: str, before: Mapping[str, Any], after: Mapping[str, Any], changed: str) -> List[str]:
-    lines = [f"{what} {name} is missing" for name in sorted(set(before) - set(after))]
-    lines += [f"{what} {name} was not there before" for name in sorted(set(after) - set(before))]
-    lines += [f"{what} {name} {changed}" for name in sorted(set(before) & set(after)) if before[name] != after[name]]
-    return lines
-
-
-def _tables(before: Mapping[str, Any], after: Mapping[str, Any], sizes: bool) -> List[str]:
-    lines = _pairs("table", dict.fromkeys(before), dict.fromkeys(after), "")
-    for name in sorted(set(before) & set(after)):
-        old, new = before[name], after[name]
-        if old["rows"] is not None and new["rows"] is not None and old["rows"] != new["rows"]:
-            lines.append(f"table {name}: {old['rows']} rows before, {new['rows']} after")
-        elif sizes and old["bytes"] != new["bytes"]:
-            lines.append(f"table {name}: {old['bytes']} bytes before, {new['bytes']} after")
-    return lines
-
-
-def written(counters: Mapping[str, Mapping[str, int]], changed: List[str]) -> List[str]:
-    """What was written since the switch: rows by database and table, and what else is not as it was then."""
-    lines = [
-        f"database {database}: {rows} rows written in {table}"
-        for database, tables in sorted(counters.items())
-        for table, rows in sorted(tables.items())
-    ]
-    counted = {(database, table) for database, tables in counters.items() for table in tables}
-    told = [f"database {database}: table {table}:" for database, table in counted]
-    return lines + [line for line in changed if not line.startswith(tuple(told))]
-
-
-def summary(inventory: Mapping[str, Any]) -> str:
-    """What was compared, in one line."""
-    tables = [table for database in inventory["databases"].values() for table in database["tables"].values()]
-    rows = [table["rows"] for table in tables]
-    counted = sum(row for row in rows if row is not None)
-    how = f"{counted} rows" if None not in rows else "their files' sizes (too large to count the rows)"
-    return (
-        f"{len(inventory['roles'])} roles with their passwords, {len(inventory['databases'])} databases, "
-        f"{len(tables)} tables, {how}"
-    )
 
 
 def report(note: Note) -> List[str]:

@@ -52,6 +52,11 @@ options:
     description: Port of PgBouncer on this host, which then lets its clients wait meanwhile; V(0) where there is none.
     type: int
     default: 0
+  replication:
+    description:
+      - As of M(shipshape.droplet.postgresql_cluster). A host that has replicas, or is one, is refused.
+    type: dict
+    default: {}
   timeout:
     description: Seconds to wait for a server after its start.
     type: int
@@ -85,7 +90,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import file_set, secret_file, umask
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_plan as plan
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import ServerError
-from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_upgrade import Failed, Upgrade, alone
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_upgrade import Upgrade
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_upgrade_host import Failed, alone
 
 #: What may go wrong at any step, being told to stop among it.
 TROUBLE = (Failed, plan.Refused, ServerError, secret_file.UnsafeSecret, OSError)
@@ -200,6 +206,7 @@ def main() -> None:
             backups=dict(type="list", elements="path", default=[]),
             accept_loss=dict(type="bool", default=False),
             pooler_port=dict(type="int", default=0),
+            replication=dict(type="dict", default={}),
             timeout=dict(type="int", default=60),
         ),
         supports_check_mode=True,
@@ -211,7 +218,7 @@ def main() -> None:
     result: Dict[str, Any] = {}
     try:
         with alone():
-            names = ("link", "backup_hours", "backups", "pooler_port", "timeout")
+            names = ("link", "backup_hours", "backups", "pooler_port", "replication", "timeout")
             upgrade = Upgrade(given["version"], **{name: given[name] for name in names})
             result = go_back(module, upgrade) if given["state"] == "returned" else move(module, upgrade)
     except plan.Refused as error:

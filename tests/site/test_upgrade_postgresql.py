@@ -1,6 +1,7 @@
 """PostgreSQL's data moves from 13 to 15 and back, with an app, its pool and its backups, and with runs that are killed.
 
-The droplet has Debian 12, whose version is 15, and takes 13 from Debian 11. The tests build on each other, in order.
+The droplets have Debian 12, whose version is 15, and take 13 from Debian 11. The tests build on each other, in order.
+The last one has a primary and its replica.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.site.system import PROJECT, Run, System, descendants, environment
 pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="five upgrades of some minutes: make test-all")
 
 NAME, HOSTS = "shipshape-major-store", {"store": "10.77.0.120"}
+PAIR = {"first": "10.77.0.118", "second": "10.77.0.119"}
 DOMAINS = ("api.major.test",)
 API = f"https://{DOMAINS[0]}"
 PLAYBOOK = "playbooks/maintenance/upgrade_postgresql.yml"
@@ -99,7 +101,7 @@ def state(store: System) -> dict[str, str]:
 
 
 def version(store: System) -> str:
-    return sql(store, "SELECT current_setting('server_version_num')::int / 10000")
+    return sql(store, "SELECT current_setting('server_version_num')::int / 10000", "postgres")
 
 
 def clusters(store: System) -> str:
@@ -322,3 +324,59 @@ def test_links_take_the_place_of_copies_and_of_the_way_back(store: System) -> No
     assert version(store) == NEW and healthy(store) and state(store) == before
     run = store.play(PLAYBOOK, "-e", "back=true")
     assert run.code != 0 and "both clusters are the same files" in run.output, run.tail
+
+
+def declare_pair(inventory: Path, version: str, *hosts: str) -> None:
+    """Database droplets without an app, with PostgreSQL of that version."""
+    (inventory / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
+    variables = {
+        "admins": [{"name": "deploy", "ssh_keys": ["{{ vault_malar_admin_key }}"]}],
+        "docker": False,
+        "postgresql_version": version,
+        "postgresql_roles": [{"name": "shop"}],
+        "postgresql_databases": [{"name": "shop", "owner": "shop"}],
+    }
+    (inventory / "group_vars" / "all" / "main.yml").write_text(yaml.safe_dump(variables))
+    (inventory / "hosts.yml").write_text(yaml.safe_dump({"database": {"hosts": {host: {} for host in hosts}}}))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[System]:
+    system.start("twin", PAIR)
+    for name in PAIR:
+        docker("exec", f"shipshape-twin-{name}", "sh", "-euc", SOURCE)
+    try:
+        yield System(tmp_path / "inventory", PAIR, tmp_path, {})
+    finally:
+        system.stop("twin", PAIR)
+
+
+def test_a_server_with_a_replica_moves_without_it_in_the_way_that_the_refusal_says(pair: System) -> None:
+    def follows() -> bool:
+        streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+        return pair.ssh(f'cd /; runuser -u postgres -- psql -XAtqc "{streams}"', "second") == "1"
+
+    declare_pair(pair.inventory, OLD, *PAIR)
+    run = pair.play("site.yml")
+    assert run.code == 0 and follows(), run.tail
+
+    declare_pair(pair.inventory, NEW, *PAIR)
+    run = pair.play(PLAYBOOK, "-e", "backup_hours=0")
+    assert run.code != 0 and run.count("changed") == 0 and follows(), run.tail
+    assert "first has replicas: second. They cannot follow it" in run.output, run.tail
+    assert "second is a replica of first: its data is a copy" in run.output, run.tail
+
+    declare_pair(pair.inventory, NEW, "first")
+    run = pair.play("site.yml", "-e", f"postgresql_version={OLD}")
+    assert run.code == 0, run.tail
+    pair.ssh(f"pg_dropcluster --stop {OLD} main", "second")
+    run = pair.play(PLAYBOOK, "-e", "backup_hours=0")
+    assert run.code == 0, run.tail
+
+    declare_pair(pair.inventory, NEW, *PAIR)
+    run = pair.play("site.yml")
+    assert run.code == 0 and version(pair) == NEW and follows(), run.tail
+    again = pair.play(PLAYBOOK)
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    run = pair.play(PLAYBOOK, "-e", "back=true")
+    assert run.code != 0 and "first has replicas: second" in run.output and version(pair) == NEW, run.tail

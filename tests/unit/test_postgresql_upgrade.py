@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_inventory as inventory
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_server as server
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_plan as plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import OPERATOR_VARIABLES
@@ -44,8 +45,12 @@ def test_nothing_stands_in_the_way_of_a_plain_cluster_with_a_backup() -> None:
     ("changes", "words"),
     [
         ({"replicas": ["standby (10.0.0.3)"]}, "standby (10.0.0.3). They cannot follow to another version"),
-        ({"slots": [{"name": "feed", "type": "logical"}]}, "logical replication slot feed would be lost"),
-        ({"slots": [{"name": "feed", "type": "physical"}]}, "SELECT pg_drop_replication_slot('feed')"),
+        (
+            {"slots": [{"name": "feed", "type": "logical", "active": False}]},
+            "logical replication slot feed would be lost",
+        ),
+        ({"slots": [{"name": "feed", "type": "physical", "active": True}]}, "SELECT pg_drop_replication_slot('feed')"),
+        ({"slots": [{"name": "shipshape_two", "type": "physical", "active": True}]}, "replication slot shipshape_two"),
         ({"prepared": ["bank-7"]}, "prepared transactions are open: bank-7"),
         ({"tablespaces": ["fast"]}, "tablespaces of your own, fast"),
         ({"beside": ["15/restored"]}, "restored beside the live one: 15/restored"),
@@ -61,6 +66,25 @@ def test_nothing_stands_in_the_way_of_a_plain_cluster_with_a_backup() -> None:
 def test_each_obstacle_is_named_with_what_to_do(changes: dict[str, Any], words: str) -> None:
     lines = plan.obstacles({**FOUND, **changes}, "16", 26)
     assert len(lines) == 1 and words in lines[0], lines
+
+
+def test_the_slot_of_a_former_replica_of_ours_stands_in_nobodys_way() -> None:
+    assert (
+        plan.obstacles({**FOUND, "slots": [{"name": "shipshape_two", "type": "physical", "active": False}]}, "16", 26)
+        == []
+    )
+
+
+def test_a_host_with_a_replica_is_refused_with_its_name_and_what_to_do_and_so_is_the_replica() -> None:
+    plan.require_no_replicas({}, "15")
+    plan.require_no_replicas({"name": "one", "record": "one 1", "peers": []}, "15")
+    with pytest.raises(plan.Refused) as refused:
+        plan.require_no_replicas({"name": "one", "peers": [{"name": "two"}, {"name": "three"}]}, "15")
+    said = str(refused.value)
+    assert "one has replicas: two, three. They cannot follow it" in said and "pg_dropcluster --stop 15 main" in said
+    assert "out of group database" in said and "put them back and run site.yml" in said
+    with pytest.raises(plan.Refused, match="two is a replica of one: its data is a copy"):
+        plan.require_no_replicas({"name": "two", "peers": [{"name": "one"}], "primary": "one"}, "15")
 
 
 def test_the_newer_of_two_kinds_of_backup_counts_and_none_is_needed_where_that_is_said() -> None:
@@ -137,15 +161,15 @@ def test_the_way_back_leads_from_a_finished_and_from_an_unfinished_upgrade_and_i
 
 
 def changed(path: list[str], value: Any) -> dict[str, Any]:
-    inventory = copy.deepcopy(INVENTORY)
-    where: Any = inventory
+    found = copy.deepcopy(INVENTORY)
+    where: Any = found
     for key in path[:-1]:
         where = where[key]
     if value is None:
         del where[path[-1]]
     else:
         where[path[-1]] = value
-    return inventory
+    return found
 
 
 SHOP = ["databases", "shop"]
@@ -168,8 +192,8 @@ SHOP = ["databases", "shop"]
     ],
 )
 def test_whatever_is_not_the_same_after_the_copy_is_found(path: list[str], value: Any, words: str) -> None:
-    assert plan.differences(INVENTORY, INVENTORY) == []
-    lines = plan.differences(INVENTORY, changed(path, value))
+    assert inventory.differences(INVENTORY, INVENTORY) == []
+    lines = inventory.differences(INVENTORY, changed(path, value))
     assert len(lines) == 1 and words in lines[0], lines
 
 
@@ -177,24 +201,24 @@ def test_rows_that_were_not_counted_are_compared_by_the_size_of_their_file() -> 
     uncounted = changed([*SHOP, "tables"], {"public.orders": {"rows": None, "bytes": 8192}})
     shorter = copy.deepcopy(uncounted)
     shorter["databases"]["shop"]["tables"]["public.orders"]["bytes"] = 0
-    assert plan.differences(uncounted, copy.deepcopy(uncounted)) == []
-    assert "8192 bytes before, 0 after" in plan.differences(uncounted, shorter)[0]
-    assert "too large to count the rows" in plan.summary(uncounted)
-    assert plan.summary(INVENTORY) == "1 roles with their passwords, 1 databases, 2 tables, 20 rows"
+    assert inventory.differences(uncounted, copy.deepcopy(uncounted)) == []
+    assert "8192 bytes before, 0 after" in inventory.differences(uncounted, shorter)[0]
+    assert "too large to count the rows" in inventory.summary(uncounted)
+    assert inventory.summary(INVENTORY) == "1 roles with their passwords, 1 databases, 2 tables, 20 rows"
 
 
 def test_what_was_written_since_is_told_once_by_table_and_a_new_role_or_an_emptied_table_too() -> None:
     now = changed([*SHOP, "tables", "public.orders"], {"rows": 12, "bytes": 16384})
     now["databases"]["shop"]["tables"]["public.items"] = {"rows": 0, "bytes": 0}
     now["roles"]["guest"] = "digest"
-    lines = plan.written({"shop": {"public.orders": 2}}, plan.differences(INVENTORY, now, sizes=False))
+    lines = inventory.written({"shop": {"public.orders": 2}}, inventory.differences(INVENTORY, now, sizes=False))
     assert lines == [
         "database shop: 2 rows written in public.orders",
         "role guest was not there before",
         "database shop: table public.items: 10 rows before, 0 after",
     ]
     # A table that was only vacuumed is no loss.
-    assert plan.differences(INVENTORY, changed([*SHOP, "tables", "public.orders", "bytes"], 0), sizes=False) == []
+    assert inventory.differences(INVENTORY, changed([*SHOP, "tables", "public.orders", "bytes"], 0), sizes=False) == []
 
 
 def test_a_new_cluster_is_made_as_the_old_one_is() -> None:
