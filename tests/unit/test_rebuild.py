@@ -303,8 +303,8 @@ def settings(tmp_path: Path) -> tool.Settings:
 
 
 def stanza(version: str = "15", stopped: datetime.datetime = NOON) -> dict[str, Any]:
-    backup = {"label": "20261126-013000F", "database": {"id": 1}, "timestamp": {"stop": stopped.timestamp()}}
-    return {"backup": [backup], "db": [{"id": 1, "version": version}]}
+    backup = {"label": "20261126-013000F", "version": version, "timestamp": {"stop": stopped.timestamp()}}
+    return {"backup": [backup]}
 
 
 RESULT = {

@@ -39,8 +39,7 @@ def require_version(settings: Settings, stanza: dict[str, Any]) -> None:
             f"{settings.repository} has no backup of a database server. Is that where the lost droplet's are (its name "
             "in the inventory, or pgbackrest_path)? If it made none, take its nightly dumps: -e restore_dumps=true"
         )
-    versions = {str(database.get("id")): str(database.get("version")) for database in stanza.get("db", [])}
-    found = versions.get(str(stanza["backup"][-1].get("database", {}).get("id")), settings.version)
+    found = str(stanza["backup"][-1]["version"] or settings.version)
     if found.split(".")[0] != settings.version:
         raise Failure(
             f"the backup is of PostgreSQL {found}, and this droplet has {settings.version}. Take a droplet with the "
