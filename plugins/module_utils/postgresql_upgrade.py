@@ -278,6 +278,8 @@ class Upgrade:
         systemctl("unmask", "--runtime", old.unit)
         systemctl("daemon-reload")
         if new.settings_if_up() is None:
+            # From here on clients may write into it, whether or not we hear of that.
+            self.write(opened=True)
             new.control("start")
             new.wait(self.timeout)
         self.pool("RESUME")

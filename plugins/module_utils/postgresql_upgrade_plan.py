@@ -88,6 +88,12 @@ def decide_return(note: Note) -> str:
     return RETURN
 
 
+def untouched(note: Note) -> bool:
+    """Whether nobody can have written since the old server was stopped, so that it may serve again."""
+    # A new server that shares the old one's files has been started for the comparison once it says SWITCHED.
+    return note["phase"] == STOPPED or (note["mode"] != "link" and "opened" not in note)
+
+
 def require_no_replicas(replication: Mapping[str, Any], old: str) -> None:
     """A replica has its primary's files, and those of another version are of no use to it: neither moves as such."""
     if replication.get("primary"):

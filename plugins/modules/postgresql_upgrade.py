@@ -160,9 +160,11 @@ def switch(upgrade: Upgrade) -> None:
     try:
         upgrade.switch()
     except TROUBLE as error:
-        early = upgrade.note["phase"] == plan.STOPPED or (upgrade.note["mode"] != "link" and "down" not in upgrade.note)
-        if not early:
-            raise Failed(f"{error}\nThe data is in version {upgrade.wanted}: mend that, and run this again") from error
+        if not plan.untouched(upgrade.note):
+            back = "" if upgrade.note["mode"] == "link" else ", or go back: -e back=true"
+            raise Failed(
+                f"{error}\nThe data is in version {upgrade.wanted}: mend that, and run this again{back}"
+            ) from error
         upgrade.put_back()
         raise Failed(f"{error}\nThe old cluster, {upgrade.old_version}/main, serves again, as it was") from error
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_inventory as inventory
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_server as server
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade as upgrade
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_host as host
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_plan as plan
+from ansible_collections.shipshape.droplet.plugins.modules import postgresql_upgrade as module
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import OPERATOR_VARIABLES
 
 MB = plan.MB
@@ -289,3 +294,123 @@ def test_what_the_playbook_takes_from_the_command_line_is_not_taken_for_a_typing
     playbook = (Path(__file__).parents[2] / plan.PLAYBOOK).read_text(encoding="utf-8")
     names = set(re.findall(r"-e (\w+)=", playbook))
     assert {"back", "accept_loss", "prepare"} <= names <= OPERATOR_VARIABLES
+
+
+class Steps:
+    """An upgrade of which each step is only noted; one of them fails."""
+
+    old_version, wanted = "15", "16"
+
+    def __init__(self, written: plan.Note, failing: str = "", lost: list[str] | None = None) -> None:
+        self.note, self.failing, self._lost = written, failing, lost or []
+        self.done: list[str] = []
+
+    def _step(self, name: str) -> None:
+        self.done.append(name)
+        if name == self.failing:
+            raise host.Failed("the disk is full")
+
+    def switch(self) -> None:
+        self._step("switch")
+
+    def put_back(self) -> None:
+        self._step("put back")
+
+    def lost(self) -> list[str]:
+        return self._lost
+
+    def give_back(self) -> float:
+        self._step("give back")
+        return 2.04
+
+
+@pytest.mark.parametrize(
+    ("reached", "back"),
+    [
+        (note(plan.STOPPED), True),
+        (note(plan.STOPPED, mode="link"), True),
+        # Compared, and nobody was let in yet.
+        (note(plan.SWITCHED), True),
+        # From its start on, the new server has written into the files of the old one.
+        (note(plan.SWITCHED, mode="link"), False),
+        # It was started for all, and they may have written.
+        (note(plan.SWITCHED, opened=True), False),
+    ],
+)
+def test_a_switch_that_fails_ends_with_the_old_server_until_the_new_one_may_have_been_written_to(
+    reached: plan.Note, back: bool
+) -> None:
+    steps = Steps(reached, failing="switch")
+    words = "the disk is full\n.*" + ("15/main, serves again, as it was" if back else "in version 16: mend that")
+    with pytest.raises(host.Failed, match=words):
+        module.switch(steps)
+    assert steps.done == ["switch"] + ["put back"] * back
+
+
+class Asked:
+    def __init__(self, check_mode: bool = False, **params: Any) -> None:
+        self.check_mode, self.params = check_mode, params
+
+
+def test_the_way_back_is_not_taken_over_what_was_written_since_unless_that_is_said() -> None:
+    lost = [f"database shop: 1 rows written in public.t{number}" for number in range(25)]
+    steps = Steps(note(plan.DONE), lost=lost)
+    with pytest.raises(plan.Refused) as refused:
+        module.go_back(Asked(accept_loss=False), steps)
+    said = str(refused.value)
+    assert "public.t19" in said and "public.t20" not in said and "… and 5 more" in said and "accept_loss=true" in said
+    assert module.go_back(Asked(check_mode=True, accept_loss=True), steps)["changed"] and steps.done == []
+    result = module.go_back(Asked(accept_loss=True), steps)
+    text = "\n".join(result["said"])
+    assert steps.done == ["give back"] and "without the database for 2.0 s" in text and "public.t24" in text
+    assert "set postgresql_version to '15'" in text
+
+
+def test_the_way_back_is_walked_once_and_says_what_the_inventory_has_to_say() -> None:
+    steps = Steps(note(plan.RETURNED))
+    result = module.go_back(Asked(accept_loss=False), steps)
+    assert not result["changed"] and "set postgresql_version to '15'" in result["said"][0] and steps.done == []
+
+
+def test_whether_a_cluster_starts_is_written_whole_and_only_when_it_changes(
+    configurations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "owned_by_postgres", lambda _path: None)
+    cluster(configurations, "15/main", "")
+    file = configurations / "15" / "main" / "start.conf"
+    host.set_start(server.Cluster("15"), "auto")  # which it is without the file
+    assert not file.exists()
+    host.set_start(server.Cluster("15"), "disabled")
+    assert server.start_mode(str(file.parent)) == "disabled" and server.live_versions() == []
+    assert [path.name for path in file.parent.iterdir() if path.name.endswith(".new")] == []
+
+
+def test_a_second_run_waits_for_the_first_and_gives_up_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LOCK", str(tmp_path / "lock"))
+    with host.alone():
+        with pytest.raises(host.Failed, match="still at work on the host"):
+            with host.alone(seconds=0):
+                pass
+    with host.alone(seconds=0):
+        pass
+
+
+def test_a_backup_that_never_succeeded_has_no_age(tmp_path: Path) -> None:
+    file = tmp_path / "last-success"
+    assert host.hours_since(str(file)) is None
+    file.touch()
+    os.utime(file, (time.time() - 7200,) * 2)
+    assert host.hours_since(str(file)) == pytest.approx(2, abs=0.01)
+
+
+def test_a_note_that_cannot_be_read_is_an_error_and_one_that_is_not_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "NOTE", str(tmp_path / "upgrade.json"))
+    assert upgrade.read_note() == {}
+    for text in ("{", "[]"):
+        (tmp_path / "upgrade.json").write_text(text)
+        with pytest.raises(host.Failed, match="which says how far an upgrade has come, cannot be read"):
+            upgrade.read_note()
