@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     docker("exec", NAME, "sh", "-euc", SOURCE)
     run = where.play("site.yml")
     assert run.code == 0, run.tail
+    # The first backup, which that run has begun.
+    where.ssh("timeout 90 sh -c 'until [ -e /var/lib/shipshape/pgbackrest/last-success ]; do sleep 1; done'")
     sql(
         where,
         "SET ROLE malar_api; CREATE TABLE sales (id bigserial PRIMARY KEY, grams int, name text);"
@@ -131,7 +133,8 @@ def kill_at(store: System, phase: str, seconds: float, *arguments: str) -> str:
         f"pids=$(find /proc/[0-9]*/fd -lname {LOCK} 2>/dev/null | cut -d/ -f3); echo $pids; kill -9 $pids",
     )  # fmt: skip
     for child in descendants(process.pid):
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(child, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert killed.strip(), output
     return output
