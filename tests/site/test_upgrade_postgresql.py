@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from tests.lab import droplet, settings
-from tests.lab.engine import docker
+from tests.lab.engine import LabError, docker
 from tests.site import malar_market, system
 from tests.site.system import PROJECT, Run, System, descendants, environment
 
@@ -76,6 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         f"INSERT INTO sales (grams, name) SELECT n, 'rose ' || n FROM generate_series(1, {ROWS}) n;"
         "CREATE INDEX ON sales (name); CREATE VIEW heavy AS SELECT * FROM sales WHERE grams > 100;",
     )
+    declare(where, NEW)
     try:
         yield where
     finally:
@@ -127,11 +128,14 @@ def kill_at(store: System, phase: str, seconds: float, *arguments: str) -> str:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     # The module is the one who holds the lock; its program came by standard input and has no name.
-    killed = docker(
-        "exec", NAME, "timeout", "300", "bash", "-c",
-        f"until grep -qs '\"phase\": \"{phase}\"' {NOTE}; do sleep 0.02; done; sleep {seconds}; "
-        f"pids=$(find /proc/[0-9]*/fd -lname {LOCK} 2>/dev/null | cut -d/ -f3); echo $pids; kill -9 $pids",
-    )  # fmt: skip
+    try:
+        killed = docker(
+            "exec", NAME, "timeout", "120", "bash", "-c",
+            f"until grep -qs '\"phase\": \"{phase}\"' {NOTE}; do sleep 0.02; done; sleep {seconds}; "
+            f"pids=$(find /proc/[0-9]*/fd -lname {LOCK} 2>/dev/null | cut -d/ -f3); echo $pids; kill -9 $pids",
+        )  # fmt: skip
+    except LabError:  # it never came to that
+        raise AssertionError(process.communicate(timeout=300)[0]) from None
     for child in descendants(process.pid):
         with suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(child, signal.SIGKILL)
@@ -181,7 +185,6 @@ def refused(store: System, run: Run, *words: str) -> None:
 
 def test_another_version_in_the_inventory_is_refused_before_anything_changes(store: System) -> None:
     before = sorted(system.changes(NAME))
-    declare(store, NEW)
     for arguments in ((), ("--check",), ("--tags", "pgbackrest"), ("--tags", "postgresql")):
         run = store.play("site.yml", *arguments)
         refused(store, run, f"postgresql_version is {NEW}", f"cluster {OLD}/main", PLAYBOOK)
