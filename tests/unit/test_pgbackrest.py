@@ -107,7 +107,9 @@ def test_moments_that_cannot_be_restored_are_refused_with_those_that_can() -> No
 
 def test_a_backup_that_another_major_version_has_written_is_not_restored_here() -> None:
     restore.require_version({**backup("a", 1), "version": "15"}, "15")
-    with pytest.raises(tool.Failure, match=r"a, is of PostgreSQL 13, and this server is 15.*postgresql_version '13'"):
+    with pytest.raises(
+        unattended.Failure, match=r"a, is of PostgreSQL 13, and this server is 15.*postgresql_version '13'"
+    ):
         restore.require_version({**backup("a", 1), "version": "13"}, "15")
 
 
