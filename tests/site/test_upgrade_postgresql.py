@@ -26,7 +26,7 @@ from tests.lab.engine import LabError, docker
 from tests.site import malar_market, system
 from tests.site.system import PROJECT, Run, System, descendants, environment
 
-pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="five upgrades of some minutes: make test-all")
+pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="a quarter of an hour of upgrades: make test-all")
 
 NAME, HOSTS = "shipshape-major-store", {"store": "10.77.0.120"}
 PAIR = {"first": "10.77.0.118", "second": "10.77.0.119"}
