@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Optional
 
@@ -93,9 +94,12 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
     once = ["--no-scan"] if restic.version >= (0, 15) else []
     command = ["backup", "--json", "--verbose=2", *once, *tags, *excludes, "--", *paths]
     # Status 3: a snapshot was made, and some files could not be read.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = restic.start(*command, stdout=out, stderr=err)
+    with tempfile.TemporaryFile() as err, ThreadPoolExecutor(1) as reader:
+        process = restic.start(*command, stdout=subprocess.PIPE, stderr=err)
         give_up(process, err)
+        # A line for each file, read as it comes and not kept; to its end, so that restic can end when it is told to.
+        assert process.stdout
+        said = reader.submit(draw, process.stdout)
         try:
             code = process.wait()
         finally:
@@ -106,8 +110,9 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
             raise Failure(
                 f"some files cannot be read, so the backup of the paths is not whole: {text_of(err).strip()[:500]}"
             )
-        out.seek(0)
-        summary, drawn = draw(out)
+        summary, drawn = said.result()
+    if not summary:
+        raise Failure("restic reported no snapshot")
     snapshot = str(summary["snapshot_id"])
     sizes = [(path, size_of(path)) for path in drawn]
     sample = dict([(path, size) for path, size in sizes if size is not None][:SAMPLE])
@@ -139,8 +144,6 @@ def draw(output: Iterable[bytes]) -> tuple[dict[str, Any], list[Path]]:
             drawn[added].append(name)
         elif place < DRAWN:
             drawn[added][place] = name
-    if not summary:
-        raise Failure("restic reported no snapshot")
     return summary, [Path(name) for name in (*drawn[True], *drawn[False])]
 
 
