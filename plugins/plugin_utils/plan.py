@@ -417,6 +417,22 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
+def _needs(apps: Apps, topology: Topology, host: str) -> list[Row]:
+    """The other hosts without which the apps of this one cannot go on to another release, each with what it `has`.
+
+    Static apps need none. That the hosts of one app go on together is for the role of the apps to see to.
+    """
+    found: dict[str, list[str]] = {}
+    for name, app in with_process(apps).items() if host in topology.app else ():
+        if app.get("database") is not None:
+            found.setdefault(database_host(topology), []).append(f"the database of {name}")
+        if app.get("redis"):
+            found.setdefault(redis_host(topology), []).append(f"Redis for {name}")
+        for proxy in topology.proxy if app.get("domains") else ():
+            found.setdefault(proxy, []).append(f"the proxy of {name}")
+    return [{"host": other, "has": has} for other, has in found.items() if other != host]
+
+
 def plan(
     apps: Apps,
     topology: Topology,
@@ -447,6 +463,7 @@ def plan(
         "backup_paths": _backup_paths(apps, topology, host, certificates),
         "docker_compose": host in topology.app and any(app["type"] == "compose" for app in apps.values()),
         "database_logins": _logins(apps, topology, host),
+        "needs": _needs(apps, topology, host),
     }
 
 

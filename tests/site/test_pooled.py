@@ -85,3 +85,22 @@ def test_a_second_run_changes_nothing_and_all_of_it_is_in_force(pooled: System) 
     assert (again.code, again.count("changed")) == (0, 0), again.tail
     verified = pooled.play("playbooks/verify.yml")
     assert verified.code == 0 and "Log in through PgBouncer as each app does" in verified.output, verified.tail
+
+
+def test_the_app_stays_as_it_is_when_the_host_of_its_database_fails_and_changes_by_the_same_command(
+    pooled: System,
+) -> None:
+    release = "readlink /srv/malar-api/current; systemctl show -p MainPID 'malar-api@*'"
+    before = pooled.ssh(release, host="front")
+    pooled.extra["vault_malar_sentry_dsn"] = "https://another@sentry.test/1"
+    tags = ("--tags", "postgresql,app")
+    run = pooled.play("site.yml", *tags, "-e", '{"postgresql_settings": {"shared_buffers": "much"}}')
+    assert run.code != 0 and run.count("changed") == 0, run.tail
+    said = " ".join(run.output.split())
+    assert "store failed in this run (see above), and the apps of front need what is there: " in said, run.tail
+    assert "the database of malar-api, Redis for malar-api. They were left as they were." in said, run.tail
+    assert pooled.ssh(release, host="front") == before
+    assert pooled.fetch(f"{API}/health").status == 200
+    run = pooled.play("site.yml", *tags)
+    assert run.code == 0, run.tail
+    assert pooled.ssh(release, host="front") != before

@@ -273,7 +273,7 @@ def test_a_secret_that_is_nowhere_concerns_only_who_needs_it(tmp_path: Path) -> 
 
 
 def test_passwords_and_a_chosen_app_reach_the_list_of_apps(tmp_path: Path) -> None:
-    given = {"vault_that_is_nowhere": "x", "shipshape_database_passwords": {"api": "p/w"}}
+    given = {"vault_that_is_nowhere": "x", "shipshape_database_read": {"secrets": {"api": "p/w"}}}
     (row,) = Wired(tmp_path, "app1", **given)["app_list"]
     assert row["env"]["DATABASE_URL"] == "postgresql://api:p%2Fw@10.0.0.3:5432/api"
     assert Wired(tmp_path, "app1", **given, app="web")["app_list"] == []
@@ -299,7 +299,7 @@ def test_no_wired_variable_costs_more_than_80_plain_templates(tmp_path: Path) ->
         tmp_path,
         "db1",
         vault_that_is_nowhere="x",
-        shipshape_database_passwords={"api": "p"},
+        shipshape_database_read={"secrets": {"api": "p"}},
         plain=trust_as_template("{{ 1 + 1 }}"),
     )
 
