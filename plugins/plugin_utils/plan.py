@@ -586,6 +586,16 @@ def _built(app: Mapping[str, Any], first: bool) -> Row:
     return row | ({"hooks": hooks} if hooks else {})
 
 
+def _started_after(app: Mapping[str, Any], topology: Topology, host: str) -> Row:
+    """The services of this host by way of which the app gets to its data; without them its start would fail."""
+    units: list[str] = []
+    if (database := app.get("database")) is not None and database.get("pool") and database_host(topology) == host:
+        units.append("pgbouncer.service")
+    if app.get("redis") and redis_host(topology) == host:
+        units += [f"redis-server@{name}.service" for name in _texts(app["redis"])]
+    return {"after": units} if units else {}
+
+
 def _processes(app: Mapping[str, Any], first: bool) -> Row:
     """What runs beside the process that answers requests, before it and after it.
 
@@ -656,6 +666,7 @@ def plan_apps(
                     **_container(app, topology, host),
                     "command": str(app.get("command") or app.get("arguments") or ""),
                     **_processes(app, first),
+                    **_started_after(app, topology, host),
                     **_health(app.get("health")),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),

@@ -619,6 +619,20 @@ def test_an_app_in_the_database_of_another_has_a_pool_of_its_own_there() -> None
     assert row["env"]["DIRECT_DATABASE_URL"] == "postgresql://desk:x@127.0.0.1:5432/malar_api"
 
 
+def test_an_app_starts_after_the_pooler_and_the_redis_of_its_own_host_and_waits_for_no_other() -> None:
+    wishes = {"database": {"pool": 20}, "redis": ["cache", "sessions"]}
+    units = ["pgbouncer.service", "redis-server@cache.service", "redis-server@sessions.service"]
+    given = {**PASSWORDS, "redis:malar-api": "p"}
+    instances: dict[str, dict[str, Any]] = {"cache": {}, "sessions": {}}
+
+    def after(topology: Topology, host: str, **changes: Any) -> Any:
+        apps = {"malar-api": {**API, **changes}}
+        return plan_apps(apps, topology, host, given, redis=instances)[0].get("after")
+
+    assert after(ONE, "web1", **wishes) == units
+    assert after(ONE, "web1") is None and after(THREE, "app1", **wishes) is None
+
+
 def test_a_container_finds_the_pooler_by_the_socket_too() -> None:
     container = {"type": "container", "image": "r.in/ocr:1", "database": {"pool": 5, "password": "x"}}
     (row,) = plan_apps({"ocr": container}, ONE, "web1", {})
