@@ -155,6 +155,7 @@ WIRED = {
     "app_proxies": "",
     "app_proxy": "`proxy`",
     "app_proxy_user": "",
+    "app_partitions_host": "apps.<app>.database.partitions",
     "app_webhook": "deploy_webhook",
     "app_break_lock": "",
     "backup_s3": "backup.s3",

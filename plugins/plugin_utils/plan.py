@@ -464,6 +464,7 @@ def plan(
         "docker_compose": host in topology.app and any(app["type"] == "compose" for app in apps.values()),
         "database_logins": _logins(apps, topology, host),
         "needs": _needs(apps, topology, host),
+        "partitioned": any(app["database"].get("partitions") for app in _with_database(apps).values()),
     }
 
 

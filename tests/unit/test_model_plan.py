@@ -402,7 +402,10 @@ def test_what_a_database_begins_with_and_its_partitions_go_to_the_role() -> None
         "load": "schema.sql",
         "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}},
     }
-    (row,) = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_databases"]
+    apps = {"malar-api": {**API, "database": database}}
+    (row,) = plan(apps, ONE, "web1")["postgresql_databases"]
+    # A deploy makes them for tables that it brings, so each host has to know.
+    assert plan(apps, THREE, "app1")["partitioned"] and not plan(APPS, THREE, "app1")["partitioned"]
     assert row["load"] == "schema.sql"
     assert row["partitions"] == [
         {"table": "logs", "role": "malar_api", "by": "at", "ahead": 2, "keep_months": 12},
