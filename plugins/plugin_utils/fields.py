@@ -166,6 +166,7 @@ WIRED = {
     "backup_drill_schedule": "backup.drill",
     "backup_server_copy": "backup.recovery_days",
     "backup_webhook": "backup.webhook",
+    "postgresql_alarm": "backup.webhook",
     "backup_mail": "backup.mail",
     "pgbackrest_s3": "backup.s3",
     "pgbackrest_password": "backup.password",

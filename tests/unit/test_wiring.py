@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -281,6 +282,17 @@ def test_passwords_and_a_chosen_app_reach_the_list_of_apps(tmp_path: Path) -> No
     assert len(Wired(tmp_path, "app1", **given, app=row)["app_list"]) == 1
     with pytest.raises(Exception, match="no app 'wep'"):
         str(Wired(tmp_path, "app1", **given, app="wep")["app_list"])
+
+
+def test_a_primary_is_told_of_its_replicas_and_of_whom_to_tell_and_nobody_else_is(tmp_path: Path) -> None:
+    peers: dict[str, Any] = {"peers": [{"name": "db-2", "address": "10.0.0.4"}]}
+    written = Wired(tmp_path, "db1", postgresql_replication=peers)["__postgresql_watched"]
+    assert (written["mode"], written["secret"]) == ("0600", True)
+    assert json.loads(written["content"]) == {
+        "host": "db1", "replicas": {"db-2": "shipshape_db_2"}, "webhook": "", "mail": "",
+    }  # fmt: skip
+    for none in ({}, {**peers, "primary": "db-2"}):
+        assert Wired(tmp_path, "db1", postgresql_replication=none)["__postgresql_watched"]["state"] == "absent"
 
 
 def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_path: Path) -> None:
