@@ -295,6 +295,24 @@ def test_a_primary_is_told_of_its_replicas_and_of_whom_to_tell_and_nobody_else_i
         assert Wired(tmp_path, "db1", postgresql_replication=none)["__postgresql_watched"]["state"] == "absent"
 
 
+def test_services_that_the_inventory_has_no_more_end_when_all_apps_have_changed_over(tmp_path: Path) -> None:
+    services = "/etc/pgbouncer/shipshape.ini /etc/redis/redis-cache.conf"
+    seen: dict[str, Any] = {"shipshape_login": {"services": services}, "ansible_play_hosts": ["db1", "app1", "web1"]}
+
+    def left(**changes: Any) -> dict[str, bool]:
+        return dict(
+            Wired(tmp_path, "db1", **{"redis_instances": [], "pgbouncer_pools": [], **seen, **changes})[
+                "shipshape_left"
+            ]
+        )
+
+    none = {"pgbouncer": False, "redis": False}
+    assert left() == {"pgbouncer": True, "redis": True}
+    assert left(shipshape_login={"services": ""}) == none
+    assert left(ansible_play_hosts=["db1", "web1"]) == none and left(app="api") == none
+    assert left(redis_instances=[{"name": "cache"}], pgbouncer_pools=[{"database": "api"}]) == none
+
+
 def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_path: Path) -> None:
     empty = Wired(tmp_path, "web1")
     for name in ("apps", "acme_email", "admins", "backup"):
