@@ -23,7 +23,11 @@ class ActionModule(ActionBase):
         if not result.get("failed"):
             arguments = self._task.args
             result["lines"] = report.lines(
-                result, arguments.get("urls") or [], bool(arguments.get("backup_state")), datetime.now(UTC)
+                result,
+                arguments.get("urls") or [],
+                bool(arguments.get("backup_state")),
+                datetime.now(UTC),
+                replicated=bool(arguments.get("replicas")),
             )
             # Without the callback (a user's own ansible.cfg) the task itself has to show them.
             result["_ansible_verbose_always"] = CALLBACK not in constants.config.get_config_value("CALLBACKS_ENABLED")

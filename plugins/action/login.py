@@ -15,8 +15,11 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils import droplet_f
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.ssh_login import FATAL, LOGGED_IN, REFUSED, attempt
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import RECORD
 
-#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, and facts.
+#: Asked in the same breath, as it costs no trip: the environment that the droplet belongs to, what it has of services
+#: that an inventory may let go of, and facts.
 LOOK = (
+    "echo services=$(ls /etc/pgbouncer/shipshape.ini 2>/dev/null; "
+    "grep -ls 'by Shipshape' /etc/redis/redis-*.conf); "
     f"echo primary=$(cat {RECORD} 2>/dev/null); "
     f"test -e {way_in.path('armed')} && echo unproven=yes; "
     f"echo environment=$(cat /etc/shipshape/environment 2>/dev/null); {droplet_facts.LOOK}"
@@ -30,9 +33,10 @@ def as_root(user: str, script: str) -> str:
 
 
 def seen(said: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """(the environment and the primary, facts under the names that `setup` has for them) from the output of LOOK."""
+    """(the environment, the primary and services, facts under the names that `setup` has) from the output of LOOK."""
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    return {name: words.get(name, "").strip() for name in ("environment", "primary")}, droplet_facts.facts(words)
+    noted = {name: words.get(name, "").strip() for name in ("environment", "primary", "services")}
+    return noted, droplet_facts.facts(words)
 
 
 class ActionModule(ActionBase):
@@ -56,6 +60,7 @@ class ActionModule(ActionBase):
                 "port": None,
                 "environment": "",
                 "primary": "",
+                "services": "",
                 "others": {},
                 "tried": [],
             }
@@ -69,7 +74,7 @@ class ActionModule(ActionBase):
         while True:
             found, tried = self._find(connection, users, ports, wait=required)
             if found or not required:
-                nobody = {"user": None, "port": None, "environment": "", "primary": None}
+                nobody = {"user": None, "port": None, "environment": "", "primary": None, "services": ""}
                 return {"changed": False, **(found or nobody), "tried": tried, "others": others}
             # A host that has answered on one port is up, and to ask it again and again is what gets an address banned.
             answered = any(word in problem for problem in tried for word in REFUSED + FATAL)

@@ -172,6 +172,7 @@ def _unit(name: str, app: App, **facts: Any) -> dict[str, Any]:
         "app": str(app["name"]),
         "user": str(app.get("user") or app["name"]),
         "directory": str(app.get("directory") or f"/srv/{app['name']}"),
+        "after": [str(other) for other in app.get("after") or []],
         **_limits(app),
         **facts,
     }
@@ -188,6 +189,7 @@ def _container_unit(name: str, app: App, called: str, **facts: Any) -> dict[str,
         "unit": name.removesuffix(".service"),
         "app": str(app["name"]),
         "directory": str(app.get("directory") or f"/srv/{app['name']}"),
+        "after": [str(other) for other in app.get("after") or []],
         "container": called,
         **facts,
     }

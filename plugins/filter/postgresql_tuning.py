@@ -7,6 +7,9 @@ from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_replication import (
+    identifier,
+)
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_replication import (
     settings as replication_settings,
 )
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.postgresql_extensions import packages
@@ -142,11 +145,17 @@ def postgresql_replication(replication: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def postgresql_senders(peers: Iterable[str]) -> dict[str, str]:
+    """Under which name each of these hosts connects to the primary that it copies."""
+    return {str(peer): identifier(str(peer)) for peer in peers}
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "postgresql_tuning": postgresql_tuning,
             "postgresql_replication": postgresql_replication,
+            "postgresql_senders": postgresql_senders,
             "postgresql_disk": postgresql_disk,
             "postgresql_partitions": postgresql_partitions,
             "postgresql_package_reasons": postgresql_package_reasons,

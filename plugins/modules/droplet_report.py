@@ -23,6 +23,10 @@ options:
     description: File in which M(shipshape.droplet.rebuild) keeps what was restored. Empty when nothing was in this run.
     type: str
     default: ""
+  replicas:
+    description: File in which C(shipshape-database replicas) keeps what it found. Empty where there are none.
+    type: str
+    default: ""
 author: Shipshape (@shipshape)
 """
 
@@ -48,6 +52,10 @@ backup:
   returned: always
 rebuild:
   description: The moment that the droplet was rebuilt from (C(from)), when it C(started), and what was C(restored).
+  type: dict
+  returned: always
+replicas:
+  description: What was last found of the replicas (C(replicas), by host) and when (C(at)).
   type: dict
   returned: always
 now: {description: The droplet's time (UTC)., type: str, returned: always}
@@ -93,8 +101,8 @@ def backup_status(directory: str) -> Dict[str, Any]:
     return status
 
 
-def rebuild_status(path: str) -> Dict[str, Any]:
-    """What a rebuild wrote about itself; empty where there was none."""
+def noted(path: str) -> Dict[str, Any]:
+    """What a rebuild, or the look at the replicas, wrote; empty where there was none."""
     try:
         with open(path, encoding="utf-8") as handle:
             found: Dict[str, Any] = json.load(handle)
@@ -115,6 +123,7 @@ def main() -> None:
             certificates=dict(type="list", elements="path", default=[]),
             backup_state=dict(type="str", default=""),
             rebuild=dict(type="str", default=""),
+            replicas=dict(type="str", default=""),
         ),
         supports_check_mode=True,
     )
@@ -123,7 +132,8 @@ def main() -> None:
         changed=False,
         certificates=[item for item in found if item],
         backup=backup_status(module.params["backup_state"]),
-        rebuild=rebuild_status(module.params["rebuild"]),
+        rebuild=noted(module.params["rebuild"]),
+        replicas=noted(module.params["replicas"]),
         now=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         failed_units=failed_units(module),
         reboot_required=os.path.exists("/run/reboot-required") or os.path.exists("/var/run/reboot-required"),

@@ -18,9 +18,8 @@ options:
       - Absolute path of the file. Its directory is made with mode 0700 when it is missing. This, or O(paths).
     type: path
   paths:
-    description: Several such files, read in one trip.
-    type: list
-    elements: path
+    description: Several such files, read in one trip, each under a name of its own.
+    type: dict
   length:
     description: Letters and digits of a newly made secret.
     type: int
@@ -47,9 +46,8 @@ secret:
   type: str
   returned: when O(path) is given
 secrets:
-  description: The secrets in O(paths), in that order.
-  type: list
-  elements: str
+  description: The secrets in O(paths), under the same names.
+  type: dict
   returned: when O(paths) is given
 """
 
@@ -76,7 +74,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             path=dict(type="path"),
-            paths=dict(type="list", elements="path"),
+            paths=dict(type="dict"),
             length=dict(type="int", default=32),
             create=dict(type="bool", default=True),
         ),
@@ -90,13 +88,14 @@ def main() -> None:
         module.fail_json(msg="host_secret returns a secret: give its task `no_log: true`")
     if length < 16:
         module.fail_json(msg=f"length is {length}; a secret shorter than 16 characters can be guessed")
+    named = {"": path} if path else module.params["paths"]
     try:
-        found = [secret_in(module, each) for each in ([path] if path else module.params["paths"])]
+        found = {name: secret_in(module, each) for name, each in named.items()}
     except (secret_file.UnsafeSecret, OSError) as error:
         module.fail_json(msg=str(error))
-    secrets = [secret for secret, _made in found]
-    changed = any(made for _secret, made in found)
-    module.exit_json(changed=changed, **(dict(secret=secrets[0]) if path else dict(secrets=secrets)))
+    secrets = {name: secret for name, (secret, _made) in found.items()}
+    changed = any(made for _secret, made in found.values())
+    module.exit_json(changed=changed, **(dict(secret=secrets[""]) if path else dict(secrets=secrets)))
 
 
 if __name__ == "__main__":

@@ -52,8 +52,13 @@ primary:
       not. Null when it could not be read, as by a user who needs a password for sudo.
   type: str
   returned: success
+services:
+  description: The configuration files of PgBouncer and of instances of Redis that an earlier run has set up, by spaces.
+  type: str
+  returned: success
+  sample: /etc/pgbouncer/shipshape.ini /etc/redis/redis-cache.conf
 others:
-  description: The same of each of O(others); null of one that does not let us in.
+  description: The same as RV(primary) of each of O(others); null of one that does not let us in.
   type: dict
   returned: success
 ansible_facts:

@@ -12,7 +12,8 @@ description:
     instances as the package's units C(redis-server@NAME).
   - Makes a password for each user once. Redis is given the hash alone, and reads a changed list without a restart.
   - Sees that each user can log in, and that the memory limit, the policy and the persistence declared are in force.
-  - Stops instances of ours that are not listed any more, and the package's own on port 6379 unless there is data in it.
+  - Stops instances of ours that are not listed any more, unless somebody is connected, and the package's own on port
+    6379 unless there is data in it.
 extends_documentation_fragment: [shipshape.droplet.file_set]
 options:
   instances:
@@ -126,6 +127,16 @@ def lists_of_users(module: AnsibleModule, passwords: Dict[str, str]) -> Dict[str
     return entries
 
 
+def clients(module: AnsibleModule, configuration: str) -> List[str]:
+    """The users that are connected to the instance with that configuration, but for this program."""
+    port = re.search(r"^port (\d+)$", configuration, re.MULTILINE)
+    password = secret_file.read(os.path.join(module.params["secrets_directory"], f"{planning.ADMIN}.password"))
+    if port is None or password is None:
+        return []
+    said = redis_server.ask(int(port.group(1)), ["CLIENT", "LIST"], planning.ADMIN, password) or ""
+    return sorted(set(re.findall(r"\buser=(\S+)", said)) - {planning.ADMIN})
+
+
 def left_over(module: AnsibleModule) -> Tuple[List[file_entry.Entry], List[Dict[str, Any]]]:
     """What there is of instances that are not listed any more: files to remove, units to stop. Their data stays."""
     entries, units = [], []
@@ -133,7 +144,15 @@ def left_over(module: AnsibleModule) -> Tuple[List[file_entry.Entry], List[Dict[
     for path in sorted(glob.glob("/etc/redis/redis-*.conf")):
         match = re.match(r"redis-(.+)\.conf$", os.path.basename(path))
         name = match.group(1) if match else ""
-        if not name or name in listed or not file_entry.Found(path).data.startswith(file_entry.OUR_MARK):
+        found = file_entry.Found(path)
+        if not name or name in listed or not found.data.startswith(file_entry.OUR_MARK):
+            continue
+        connected = clients(module, found.text)
+        if connected:
+            module.warn(
+                f"{unit_of(name)} is no instance of the inventory any more, and was left alone: it is used by "
+                f"{', '.join(connected)}. The run after the last of them has gone ends it"
+            )
             continue
         units.append(unit(unit_of(name), state="stopped", enabled=False, optional=True))
         paths = [path, path[: -len(".conf")] + ".acl", f"/etc/systemd/system/{unit_of(name)}.d"]

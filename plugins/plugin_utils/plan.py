@@ -417,6 +417,22 @@ def _logins(apps: Apps, topology: Topology, host: str) -> list[Row]:
     ]
 
 
+def _needs(apps: Apps, topology: Topology, host: str) -> list[Row]:
+    """The other hosts without which the apps of this one cannot go on to another release, each with what it `has`.
+
+    Static apps need none. That the hosts of one app go on together is for the role of the apps to see to.
+    """
+    found: dict[str, list[str]] = {}
+    for name, app in with_process(apps).items() if host in topology.app else ():
+        if app.get("database") is not None:
+            found.setdefault(database_host(topology), []).append(f"the database of {name}")
+        if app.get("redis"):
+            found.setdefault(redis_host(topology), []).append(f"Redis for {name}")
+        for proxy in topology.proxy if app.get("domains") else ():
+            found.setdefault(proxy, []).append(f"the proxy of {name}")
+    return [{"host": other, "has": has} for other, has in found.items() if other != host]
+
+
 def plan(
     apps: Apps,
     topology: Topology,
@@ -447,6 +463,8 @@ def plan(
         "backup_paths": _backup_paths(apps, topology, host, certificates),
         "docker_compose": host in topology.app and any(app["type"] == "compose" for app in apps.values()),
         "database_logins": _logins(apps, topology, host),
+        "needs": _needs(apps, topology, host),
+        "partitioned": any(app["database"].get("partitions") for app in _with_database(apps).values()),
     }
 
 
@@ -569,6 +587,16 @@ def _built(app: Mapping[str, Any], first: bool) -> Row:
     return row | ({"hooks": hooks} if hooks else {})
 
 
+def _started_after(app: Mapping[str, Any], topology: Topology, host: str) -> Row:
+    """The services of this host by way of which the app gets to its data; without them its start would fail."""
+    units: list[str] = []
+    if (database := app.get("database")) is not None and database.get("pool") and database_host(topology) == host:
+        units.append("pgbouncer.service")
+    if app.get("redis") and redis_host(topology) == host:
+        units += [f"redis-server@{name}.service" for name in _texts(app["redis"])]
+    return {"after": units} if units else {}
+
+
 def _processes(app: Mapping[str, Any], first: bool) -> Row:
     """What runs beside the process that answers requests, before it and after it.
 
@@ -639,6 +667,7 @@ def plan_apps(
                     **_container(app, topology, host),
                     "command": str(app.get("command") or app.get("arguments") or ""),
                     **_processes(app, first),
+                    **_started_after(app, topology, host),
                     **_health(app.get("health")),
                     "address": topology.app_address(host, public=bool(app.get("domains"))),
                     "port": _port(name, app),

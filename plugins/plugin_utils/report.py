@@ -46,6 +46,19 @@ def backup_line(status: Mapping[str, Any], configured: bool, now: datetime) -> s
     return f"backup       {made:%Y-%m-%d %H:%M} UTC ({span(age)} ago){trouble}{late}"
 
 
+def replica_lines(status: Mapping[str, Any], now: datetime) -> list[str]:
+    """How far each replica is behind, as the primary saw it a few minutes ago."""
+    if not status:
+        return ["replica      not looked at yet; that is done every five minutes"]
+    seen = f"({span(now - datetime.fromisoformat(str(status['at'])))} ago)"
+    return [
+        f"replica      {host}: {found['bytes_behind']} bytes behind {seen}"
+        if found["streams"]
+        else f"REPLICA      {host}: does not follow, since {found['since']} {seen}"
+        for host, found in status["replicas"].items()
+    ]
+
+
 def rebuild_lines(rebuild: Mapping[str, Any], now: datetime) -> list[str]:
     """What a droplet that took the place of a lost one got back, and how long all of it took, killed runs included."""
     if not rebuild:
@@ -58,12 +71,15 @@ def rebuild_lines(rebuild: Mapping[str, Any], now: datetime) -> list[str]:
     ]
 
 
-def lines(state: Mapping[str, Any], urls: Sequence[str], backup_configured: bool, now: datetime) -> list[str]:
-    """What an operator wants to know of a droplet after a run."""
+def lines(
+    state: Mapping[str, Any], urls: Sequence[str], backup_configured: bool, now: datetime, *, replicated: bool = False
+) -> list[str]:
+    """What an operator wants to know of a droplet after a run; `replicated` is one that has replicas."""
     text = [f"url          {url}" for url in urls]
     text += [certificate_line(certificate, now) for certificate in state["certificates"]]
     text.append(backup_line(state["backup"], backup_configured, now))
-    # By the droplet's own clock, as the beginning was.
+    # By the droplet's own clock, as these were noted.
+    text += replica_lines(state["replicas"], datetime.fromisoformat(state["now"])) if replicated else []
     text += rebuild_lines(state["rebuild"], datetime.fromisoformat(state["now"])) if state.get("rebuild") else []
     if state["failed_units"]:
         text.append(f"FAILED       {', '.join(state['failed_units'])}: see systemctl status on the droplet")

@@ -85,3 +85,50 @@ def test_a_second_run_changes_nothing_and_all_of_it_is_in_force(pooled: System) 
     assert (again.code, again.count("changed")) == (0, 0), again.tail
     verified = pooled.play("playbooks/verify.yml")
     assert verified.code == 0 and "Log in through PgBouncer as each app does" in verified.output, verified.tail
+
+
+def test_the_app_stays_as_it_is_when_the_host_of_its_database_fails_and_changes_by_the_same_command(
+    pooled: System,
+) -> None:
+    release = "readlink /srv/malar-api/current; systemctl show -p MainPID 'malar-api@*'"
+    before = pooled.ssh(release, host="front")
+    pooled.extra["vault_malar_sentry_dsn"] = "https://another@sentry.test/1"
+    tags = ("--tags", "postgresql,app")
+    run = pooled.play("site.yml", *tags, "-e", '{"postgresql_settings": {"shared_buffers": "much"}}')
+    assert run.code != 0 and run.count("changed") == 0, run.tail
+    said = " ".join(run.output.split())
+    assert "store failed in this run (see above), and the apps of front need what is there: " in said, run.tail
+    assert "the database of malar-api, Redis for malar-api. They were left as they were." in said, run.tail
+    assert pooled.ssh(release, host="front") == before
+    assert pooled.fetch(f"{API}/health").status == 200
+    run = pooled.play("site.yml", *tags)
+    assert run.code == 0, run.tail
+    assert pooled.ssh(release, host="front") != before
+
+
+def test_what_leaves_the_inventory_ends_once_the_app_has_changed_over_and_the_data_of_redis_stays(
+    pooled: System,
+) -> None:
+    path = pooled.inventory / "group_vars" / "all" / "main.yml"
+    before = path.read_text()
+    pooled.ssh("systemctl start redis-server@cache; ls -d /var/lib/redis/cache", host="store")
+    written = yaml.safe_load(before)
+    del written["redis"], written["apps"]["malar-api"]["redis"], written["apps"]["malar-api"]["database"]["pool"]
+    path.write_text(yaml.safe_dump(written))
+    files = "ls -d /var/lib/redis/cache /etc/pgbouncer/shipshape.ini"
+    units = f"systemctl is-active pgbouncer redis-server@cache || true; {files}"
+    # Where the app is left out, it goes on coming this way.
+    limited = pooled.play("site.yml", "--limit", "store", "--tags", "app")
+    assert limited.code == 0, limited.tail
+    assert pooled.ssh(units, host="store").split()[:2] == ["active", "active"]
+    assert pooled.fetch(f"{API}/health").status == 200
+    run = pooled.play("site.yml", "--diff")
+    assert run.code == 0 and "stop redis-server@cache.service" in run.output, run.tail
+    assert "stop pgbouncer.service" in run.output, run.tail
+    found = pooled.ssh(f"({units}) 2>/dev/null || true", host="store")
+    assert found.split() == ["inactive", "inactive", "/var/lib/redis/cache"]
+    assert ":5432/" in pooled.ssh("grep ^DATABASE_URL= /srv/malar-api/current/env", host="front")
+    assert pooled.fetch(f"{API}/health").json()["database"] == "ok"
+    again = pooled.play("site.yml", "--diff")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+    path.write_text(before)

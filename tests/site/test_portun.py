@@ -1,21 +1,29 @@
 """System 4 from its inventory: two sites and their API, TLS 1.3 alone, SQL migrations, blue/green and its way back.
 
+The second droplet, which has a copy of the databases and becomes the primary, is there in `make test-all` alone.
+
 The tests build on each other, in this order.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.lab import repository, settings
 from tests.site import system
 from tests.site.system import PROJECT, Run, System
 
-HOSTS = {"portun1": "10.77.0.49"}
+HOSTS = {"portun1": "10.77.0.49", **({"portun2": "10.77.0.100"} if settings.EVERYTHING else {})}
+FAILOVER = pytest.mark.skipif(not settings.EVERYTHING, reason="some minutes of a failover with backups: make test-all")
+#: A migration that a later deploy brings.
+LOGS = "20251121080000_visitor_record_logs"
 DOMAINS = ("data.portun.app", "www.portun.app", "portun.app", "admin.portun.app")
 DATA, WWW, ADMIN = "https://data.portun.app", "https://www.portun.app", "https://admin.portun.app"
 HSTS = "max-age=31536000; includeSubDomains; preload"
@@ -26,11 +34,24 @@ POLICY = (
 EXAMPLE = PROJECT / "examples" / "portun"
 
 
-def publish(folder: Path, files: dict[str, str] | None = None) -> str:
-    """The example with some files more, as a commit of its repository."""
+def inventory(folder: Path) -> Path:
+    """The repository's, without the droplets that are not there."""
+    source, copy = PROJECT / "inventories" / "portun", folder / "inventory"
+    shutil.copytree(source, copy)
+    groups = yaml.safe_load((source / "hosts.yml").read_text(encoding="utf-8"))
+    for group in groups.values():
+        group["hosts"] = {name: said for name, said in group["hosts"].items() if name in HOSTS}
+    (copy / "hosts.yml").write_text(yaml.safe_dump(groups, sort_keys=False), encoding="utf-8")
+    return copy
+
+
+def publish(folder: Path, files: dict[str, str] | None = None, *, logs: bool = True) -> str:
+    """The example with some files more, or without the table of logs, as a commit of its repository."""
     copy = folder / "source"
     subprocess.run(["rm", "-rf", str(copy)], check=True)
     subprocess.run(["cp", "-r", str(EXAMPLE), str(copy)], check=True)
+    for path in () if logs else (copy / "supabase" / "migrations").glob(f"{LOGS}*"):
+        path.unlink()
     for name, text in (files or {}).items():
         (copy / name).write_text(text, encoding="utf-8")
     return repository.publish(copy, "portun")
@@ -40,8 +61,8 @@ def publish(folder: Path, files: dict[str, str] | None = None) -> str:
 def portun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system.start("portun", HOSTS, DOMAINS)
     folder = tmp_path_factory.mktemp("portun")
-    publish(folder)
-    given = System(PROJECT / "inventories" / "portun", HOSTS, folder, system.bucket("shipshape-portun"), DOMAINS)
+    publish(folder, logs=False)
+    given = System(inventory(folder), HOSTS, folder, system.bucket("shipshape-portun"), DOMAINS)
     given.extra = {
         "vault_portun_admin_key": settings.SSH_KEY.with_suffix(".pub").read_text(encoding="utf-8").strip(),
         "vault_portun_s3": given.s3,
@@ -54,12 +75,16 @@ def portun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system.stop("portun", HOSTS)
 
 
-def sql(portun: System, query: str) -> str:
-    return portun.ssh(f'cd /\nrunuser -u postgres -- psql -At portun_data -c "{query}"')
+def sql(portun: System, query: str, host: str = "portun1") -> str:
+    return portun.ssh(f'cd /\nrunuser -u postgres -- psql -At portun_data -c "{query}"', host)
 
 
 def deployed(portun: System, *arguments: str) -> Run:
     return portun.play("playbooks/deploy.yml", "-e", "app=portun-data", *arguments)
+
+
+def restored(portun: System, *arguments: str, on: str = "portun1") -> Run:
+    return portun.play("playbooks/restore.yml", "--limit", on, *arguments)
 
 
 def test_it_comes_up_from_its_inventory_and_a_second_run_changes_nothing(portun: System) -> None:
@@ -70,6 +95,27 @@ def test_it_comes_up_from_its_inventory_and_a_second_run_changes_nothing(portun:
     assert portun.fetch(f"{DATA}/health").json()["status"] == "healthy"
     assert "Portun web" in portun.fetch(WWW).body
     assert portun.fetch("https://portun.app/").headers["location"].startswith(WWW)
+
+
+def test_the_api_comes_by_way_of_a_pool_of_500_clients(portun: System) -> None:
+    environment = portun.ssh("cat /srv/portun-data/current/env")
+    assert "@127.0.0.1:6432/portun_data" in environment.split("DIRECT_DATABASE_URL")[0], environment.count("URL")
+    console = "cd /\nrunuser -u pgbouncer -- psql -XAt -h /var/run/postgresql -p 6432 pgbouncer"
+    said = portun.ssh(f"{console} -c 'SHOW CONFIG'")
+    assert "\nmax_client_conn|500|" in said and "\npool_mode|transaction|" in said, said
+    assert "portun_data" in portun.ssh(f"{console} -c 'SHOW POOLS'")
+
+
+@FAILOVER
+def test_the_second_droplet_has_a_copy_and_a_monitor_can_read_how_far_behind_it_is(portun: System) -> None:
+    assert sql(portun, "SELECT status FROM pg_stat_wal_receiver", "portun2") == "streaming"
+    count = "SELECT count(*) FROM visitor_records"
+    assert sql(portun, count, "portun2") == sql(portun, count)
+    path = "/var/lib/shipshape/replicas.json"
+    seen = portun.ssh(f"cd /\nshipshape-database replicas >/dev/null; runuser -u nobody -- cat {path}")
+    assert json.loads(seen)["replicas"]["portun2"]["streams"], seen
+    assert "shipshape-database replicas" in portun.ssh("cat /etc/cron.d/shipshape-postgresql")
+    assert "replicas" not in portun.ssh("cat /etc/cron.d/shipshape-postgresql || true", "portun2")
 
 
 def test_nothing_older_than_tls_1_3_is_spoken(portun: System) -> None:
@@ -118,10 +164,20 @@ def test_one_address_gets_a_hundred_pages_a_minute(portun: System) -> None:
     assert answers[0] == 200 and answers[-1] == 429
 
 
+def test_a_table_that_a_deploy_brings_takes_rows_from_the_start(portun: System) -> None:
+    publish(portun.folder)
+    run = deployed(portun)
+    assert run.code == 0, run.tail
+    assert run.output.index("Make the partitions of new tables") < run.output.index("wait until it is healthy")
+    assert sql(portun, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'visitor_record_logs'::regclass") == "3"
+    owner = "SET ROLE portun_data; INSERT INTO visitor_record_logs (record_uid, action) VALUES ('7', 'in')"
+    assert "INSERT 0 1" in sql(portun, owner)
+
+
 def test_migrations_are_recorded_and_one_that_fails_leaves_the_old_release_serving(portun: System) -> None:
     recorded = "SELECT string_agg(name, ',' ORDER BY name) FROM shipshape_migrations"
     before = sql(portun, recorded)
-    assert before == "20251101090000_visitor_records.sql,20251114120000_add_blacklist_table.sql"
+    assert before == f"20251101090000_visitor_records.sql,20251114120000_add_blacklist_table.sql,{LOGS}.sql"
     name = "supabase/migrations/20251201000000_gates"
     publish(
         portun.folder, {f"{name}.sql": "CREATE TABLE gates (id int); SELECT nothing;", f"{name}_rollback.sql": "--"}
@@ -182,17 +238,70 @@ def test_a_rollback_takes_the_database_back_when_asked_to(portun: System) -> Non
     assert portun.fetch(f"{DATA}/health").status == 200
 
 
+def first_backup(portun: System, host: str) -> str:
+    """When it was made; nobody has asked for it."""
+    made = "/var/lib/shipshape/pgbackrest/last-success"
+    return portun.ssh(f"for second in $(seq 90); do test -e {made} && break; sleep 1; done; cat {made}", host)
+
+
 def test_the_database_goes_back_to_the_moment_before_a_mistake(portun: System) -> None:
-    portun.ssh("for second in $(seq 60); do test -e /var/lib/shipshape/pgbackrest/last-success && break; sleep 1; done")
+    first_backup(portun, "portun1")
     rows = sql(portun, "SELECT count(*) FROM visitor_records")
     moment = sql(portun, "SELECT clock_timestamp() FROM pg_sleep(1)")
     sql(portun, "SELECT pg_sleep(1); DROP TABLE visitor_records CASCADE")
-    too_early = portun.play("playbooks/restore.yml", "-e", "to=2001-01-01")
+    too_early = restored(portun, "-e", "to=2001-01-01")
     assert too_early.code != 0 and "possible is every moment from" in too_early.output, too_early.tail
-    beside = portun.play("playbooks/restore.yml", "-e", f"to='{moment}'")
+    beside = restored(portun, "-e", f"to='{moment}'")
     assert beside.code == 0 and "with all that was committed up to" in beside.output, beside.tail
     assert sql(portun, "SELECT to_regclass('visitor_records') IS NULL") == "t"
-    promoted = portun.play("playbooks/restore.yml", "-e", "promote=true")
+    promoted = restored(portun, "-e", "promote=true")
     assert promoted.code == 0, promoted.tail
     assert sql(portun, "SELECT count(*) FROM visitor_records") == rows
     assert portun.fetch(f"{DATA}/health").status == 200
+
+
+@FAILOVER
+def test_backups_and_moments_go_on_from_the_new_primary_after_a_promotion(portun: System) -> None:
+    # After the restore the copy is one of another past, and is made anew.
+    run = portun.play("site.yml")
+    assert run.code == 0, run.tail
+    old = first_backup(portun, "portun1")
+    run = portun.play("playbooks/promote.yml")
+    assert run.code == 0 and "portun2 is the primary" in run.output, run.tail
+    assert portun.fetch(f"{DATA}/health").status == 200
+    run = portun.play("site.yml")
+    assert run.code == 0, run.tail
+    again = portun.play("site.yml", "--diff")
+    assert (again.code, again.count("changed")) == (0, 0), again.tail
+
+    first_backup(portun, "portun2")
+    # It may have failed before the new primary's repository was there.
+    archiver = (
+        "SELECT last_archived_time > coalesce(last_failed_time, '-infinity'), current_setting('archive_mode') "
+        "FROM pg_stat_archiver"
+    )
+    assert sql(portun, archiver, "portun2") == "t|on"
+    assert sql(portun, archiver) == "|off"
+    cron = "ls /etc/cron.d/shipshape-pgbackrest 2>&1 || true"
+    assert "No such file" in portun.ssh(cron) and "No such file" not in portun.ssh(cron, "portun2")
+    assert portun.ssh("cat /var/lib/shipshape/pgbackrest/last-success") == old
+
+    owner = "SET ROLE portun_data; INSERT INTO visitor_record_logs (record_uid, action) SELECT n, 'out' FROM "
+    sql(portun, f"{owner} generate_series(1, 1000) AS n", "portun2")
+    count = "SELECT count(*) FROM visitor_record_logs WHERE action = 'out'"
+    moment = sql(portun, "SELECT clock_timestamp() FROM pg_sleep(1)", "portun2")
+    sql(portun, "SELECT pg_sleep(1); DELETE FROM visitor_record_logs", "portun2")
+    run = portun.play("playbooks/backup.yml")
+    assert run.code == 0 and "database portun_data" in run.output, run.tail
+    beside = restored(portun, "-e", f"to='{moment}'", on="portun2")
+    assert beside.code == 0 and "with all that was committed up to" in beside.output, beside.tail
+    promoted = restored(portun, "-e", "promote=true", on="portun2")
+    assert promoted.code == 0, promoted.tail
+    assert sql(portun, count, "portun2") == "1000"
+    assert portun.fetch(f"{DATA}/health").status == 200
+    drill = portun.play("playbooks/drill.yml")
+    assert drill.code == 0, drill.tail
+    # The copy follows again, and has what was brought back.
+    run = portun.play("site.yml")
+    assert run.code == 0, run.tail
+    assert sql(portun, count) == "1000" and sql(portun, "SELECT pg_is_in_recovery()") == "t"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -93,6 +94,7 @@ BUSY = {
     **SHOP,
     "memory": "512M",
     "cpus": 1.5,
+    "after": ["pgbouncer.service", "redis-server@cache.service"],
     "processes": [
         {"name": "worker", "command": "celery worker", "count": 2, "stop_timeout": 300, "memory": "1G"},
         {"name": "beat", "command": "celery beat"},
@@ -154,6 +156,7 @@ def test_systemd_takes_each_unit(name: str, tmp_path: Path) -> None:
     assert f"/srv/shop/{unit['link']}/{unit['script']}" in text
     assert ("[Install]" in text) == (unit["script"] != "cron.cleanup")
     assert ("WantedBy=shop@" in text) == ("beside" in unit)
+    assert re.search("^After=.* postgresql.service .*pgbouncer.service redis-server@cache.service$", text, re.MULTILINE)
     # systemd looks whether the programs are there; those of a release are not on this machine.
     (tmp_path / name).write_text(text.replace("/srv/shop", "/usr"), encoding="utf-8")
     if shutil.which("systemd-analyze"):

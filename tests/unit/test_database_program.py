@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "roles" / "postgresql" / "files"))
-from shipshape_database import partitions, text
+from shipshape_database import mail, partitions, replicas, text, webhook
 
 NOW = (2026, 11)
 
@@ -70,3 +71,71 @@ def test_a_table_is_aligned_and_its_numbers_can_be_read() -> None:
     ]
     assert text.count(1234567) == "1,234,567"
     assert text.day(None) == "never" and text.day("2026-11-26T05:42:11+00:00") == "2026-11-26 05:42"
+
+
+HOSTS = {"two": "shipshape_two", "three": "shipshape_three"}
+
+
+def sender(host: str, state: str = "streaming", behind: int = 0) -> dict[str, Any]:
+    return {"name": f"shipshape_{host}", "state": state, "bytes_behind": behind, "seconds_behind": 0.1}
+
+
+def looks(*looks: list[dict[str, Any]], every: int = 300) -> tuple[dict[str, Any], list[list[str]], list[bool]]:
+    """Look at the replicas so often, one after the other: what a monitor reads in the end, what was told at each."""
+    state: dict[str, Any] = {}
+    told, wrong = [], []
+    for number, found in enumerate(looks):
+        state, news, bad = replicas.judge(HOSTS, found, state, 1_800_000_000.0 + number * every)
+        told.append(news)
+        wrong.append(bad)
+    return state, told, wrong
+
+
+WELL = [sender("two"), sender("three", behind=512)]
+
+
+def test_a_monitor_reads_how_far_each_replica_is_behind() -> None:
+    state, told, wrong = looks(WELL)
+    assert state["at"] == "2027-01-15T08:00:00+00:00" and told == [[]] and wrong == [False]
+    assert state["replicas"]["three"] == {"streams": True, "bytes_behind": 512, "seconds_behind": 0.1, "since": None}
+
+
+def test_a_replica_that_is_away_for_more_than_ten_minutes_is_told_once_and_so_is_its_return() -> None:
+    away = [sender("three")]
+    _, told, wrong = looks(WELL, away, away, away, away, away, WELL, WELL)
+    assert told[:4] == [[], [], [], []] and told[5:6] == [[]] and told[7] == []
+    assert told[4] == ["the replica on two does not follow, since 2027-01-15T08:05:00+00:00"]
+    assert told[6] == ["the replica on two follows again", "the replica on three follows again"]
+    assert wrong == [False] * 4 + [True] * 2 + [False] * 2
+    _, told, _ = looks(*[away] * 100)
+    assert len([news for news in told if news]) == 2  # and after six hours again
+
+
+def test_a_replica_that_is_far_behind_is_told_and_one_that_is_being_made_is_not() -> None:
+    far = [sender("two", behind=replicas.FAR_BEHIND + 1), sender("three")]
+    _, told, _ = looks(*[far] * 4)
+    assert told[3] == [
+        "the replica on two is 16777217 bytes of the write-ahead log behind, since 2027-01-15T08:00:00+00:00"
+    ]
+    _, told, wrong = looks(*[[sender("clone", replicas.CLONING), sender("three")]] * 9)
+    assert not any(told) and not any(wrong)
+
+
+def test_whom_the_configuration_names_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str]] = []
+    monkeypatch.setattr(webhook, "tell", lambda url, words: heard.append((url, words)))
+    monkeypatch.setattr(mail, "send", lambda address, subject, words: heard.append((address, words)))
+    monkeypatch.setattr(replicas, "rows", lambda _question: [sender("three")])
+    configuration, state = tmp_path / "replicas.json", tmp_path / "state.json"
+    wanted = {"host": "one", "replicas": HOSTS, "webhook": "https://hooks.test/T0", "mail": "ops@shop.test"}
+    configuration.write_text(json.dumps(wanted))
+    assert replicas.replicas(configuration, state) == (["two: does not follow", "three: streams, 0 bytes behind"], [])
+    assert not heard
+    old = json.loads(state.read_text())
+    old["replicas"]["two"]["since"] = "2026-01-01T00:00:00+00:00"
+    state.write_text(json.dumps(old))
+    said, wrong = replicas.replicas(configuration, state)
+    assert not said and wrong[0] == "two: does not follow"
+    assert [where for where, _ in heard] == ["https://hooks.test/T0", "ops@shop.test"]
+    assert heard[0][1].startswith("PostgreSQL on one:\n• the replica on two does not follow, since 2026-01-01")
+    assert state.stat().st_mode & 0o777 == 0o644

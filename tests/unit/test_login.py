@@ -9,9 +9,10 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.shipshape.droplet.plugins.action.login import LOOK, ActionModule, seen
 
-NOTED = {"environment": "production", "primary": "db1 2"}
+NOTED = {"environment": "production", "primary": "db1 2", "services": "/etc/redis/redis-cache.conf"}
 UBUNTU = """environment=production
 primary=db1 2
+services=/etc/redis/redis-cache.conf
 memory=MemTotal: 2025336 kB
 processors=2
 root=ext4
@@ -80,7 +81,7 @@ def test_a_machine_of_its_own_is_nobodys_guest() -> None:
         ("ID=ubuntu\n", "ID=fedora\n"),
         ("VERSION_CODENAME=jammy\n", ""),
         ("virtualization=kvm", "virtualization="),
-        (UBUNTU, "environment=production\nprimary=db1 2\nmemory=\n"),
+        (UBUNTU, UBUNTU[: UBUNTU.index("memory")] + "memory=\n"),
     ],
 )
 def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup(line: str, instead: str) -> None:
@@ -91,7 +92,7 @@ def test_a_droplet_that_cannot_say_all_of_them_leaves_them_to_setup(line: str, i
 def test_the_question_is_answered_by_a_shell() -> None:
     said = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, check=True).stdout
     words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    assert words["environment"] == words["primary"] == ""
+    assert words["environment"] == words["primary"] == words["services"] == ""
     assert words["memory"].endswith("kB") and int(words["processors"]) >= 1
     assert words["root"] and words["rotational"] in ("", "0", "1")
     assert words["ID"] and words["VERSION_ID"]

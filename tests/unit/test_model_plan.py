@@ -402,7 +402,10 @@ def test_what_a_database_begins_with_and_its_partitions_go_to_the_role() -> None
         "load": "schema.sql",
         "partitions": {"logs": {"by": "at", "keep_months": 12}, "audit.all": {"by": "at"}},
     }
-    (row,) = plan({"malar-api": {**API, "database": database}}, ONE, "web1")["postgresql_databases"]
+    apps = {"malar-api": {**API, "database": database}}
+    (row,) = plan(apps, ONE, "web1")["postgresql_databases"]
+    # A deploy makes them for tables that it brings, so each host has to know.
+    assert plan(apps, THREE, "app1")["partitioned"] and not plan(APPS, THREE, "app1")["partitioned"]
     assert row["load"] == "schema.sql"
     assert row["partitions"] == [
         {"table": "logs", "role": "malar_api", "by": "at", "ahead": 2, "keep_months": 12},
@@ -423,6 +426,17 @@ def test_passwords_that_are_made_on_the_database_host_are_asked_for_by_the_app_h
     assert plan(APPS, THREE, "app1")["database_logins"] == [login]
     assert plan(APPS, THREE, "web1")["database_logins"] == []
     assert "password" not in plan(APPS, THREE, "db1")["postgresql_roles"][0]
+
+
+def test_apps_need_the_hosts_of_their_database_of_redis_and_of_their_proxies_and_static_ones_need_none() -> None:
+    apps = {"malar-api": {**API, "redis": "cache"}, "quiet": {**API, "domains": [], "database": None}, "malar-web": WEB}
+    assert plan(apps, THREE, "app1")["needs"] == [
+        {"host": "db1", "has": ["the database of malar-api", "Redis for malar-api"]},
+        {"host": "web1", "has": ["the proxy of malar-api"]},
+    ]
+    assert [row["host"] for row in plan(APPS, GROWN, "web2")["needs"]] == ["db1", "web1"]
+    for topology, host in ((THREE, "web1"), (THREE, "db1"), (ONE, "web1")):
+        assert plan(apps, topology, host)["needs"] == []
 
 
 def test_without_passwords_there_is_no_database_url_and_with_a_wrong_set_an_error() -> None:
@@ -606,6 +620,20 @@ def test_an_app_in_the_database_of_another_has_a_pool_of_its_own_there() -> None
     (row,) = [row for row in plan_apps(apps, ONE, "web1", PASSWORDS | {"desk": "x"}) if row["name"] == "desk"]
     assert row["env"]["DATABASE_URL"] == "postgresql://desk:x@127.0.0.1:6432/desk"
     assert row["env"]["DIRECT_DATABASE_URL"] == "postgresql://desk:x@127.0.0.1:5432/malar_api"
+
+
+def test_an_app_starts_after_the_pooler_and_the_redis_of_its_own_host_and_waits_for_no_other() -> None:
+    wishes = {"database": {"pool": 20}, "redis": ["cache", "sessions"]}
+    units = ["pgbouncer.service", "redis-server@cache.service", "redis-server@sessions.service"]
+    given = {**PASSWORDS, "redis:malar-api": "p"}
+    instances: dict[str, dict[str, Any]] = {"cache": {}, "sessions": {}}
+
+    def after(topology: Topology, host: str, **changes: Any) -> Any:
+        apps = {"malar-api": {**API, **changes}}
+        return plan_apps(apps, topology, host, given, redis=instances)[0].get("after")
+
+    assert after(ONE, "web1", **wishes) == units
+    assert after(ONE, "web1") is None and after(THREE, "app1", **wishes) is None
 
 
 def test_a_container_finds_the_pooler_by_the_socket_too() -> None:

@@ -293,6 +293,24 @@ def restored(settings: tool.Settings) -> side.Side:
     return new
 
 
+def test_a_cluster_beside_the_live_one_neither_archives_nor_waits_for_the_live_ones_replicas(
+    settings: tool.Settings, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    live = settings.configurations / "main" / "conf.d"
+    (live / "shipshape.conf").write_text("archive_mode = on\n")
+    (live / "shipshape_synchronous.conf").write_text("synchronous_standby_names = 'ANY 1 (shipshape_two)'\n")
+    beside = restored(settings)
+    (beside.data / "postgresql.auto.conf").write_text("archive_mode = 'on'\n")
+    shutil.rmtree(beside.configuration, ignore_errors=True)
+    beside.configure(5433)
+    # PostgreSQL takes the last word of the folder, by name.
+    found: dict[str, str] = {}
+    for path in sorted((beside.configuration / "conf.d").glob("*.conf")):
+        found.update(line.split(" = ") for line in path.read_text().splitlines() if " = " in line)
+    assert (found["archive_mode"], found["synchronous_standby_names"], found["port"]) == ("off", "''", "5433")
+
+
 @pytest.mark.parametrize("done", [0, 1, 2])
 def test_an_exchange_that_was_killed_anywhere_is_finished_by_the_next(settings: tool.Settings, done: int) -> None:
     new, kept = restored(settings), settings.clusters / "main_before"

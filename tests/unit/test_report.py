@@ -85,3 +85,22 @@ def test_failed_units_and_a_due_reboot_are_named() -> None:
     assert "url          https://shop.test" in text
     assert "FAILED       shop.service" in text
     assert "reboot       required" in text
+
+
+def test_a_primary_says_how_far_its_replicas_are_behind() -> None:
+    status = {
+        "at": "2026-03-01T11:57:00+00:00",
+        "replicas": {
+            "two": {"streams": True, "bytes_behind": 512, "since": None},
+            "three": {"streams": False, "bytes_behind": None, "since": "2026-03-01T09:00:00+00:00"},
+        },
+    }
+    now = "2026-03-01T12:00:00+00:00"
+    told = report.lines(state(replicas=status, now=now), [], False, NOW, replicated=True)
+    assert "replica      two: 512 bytes behind (3 minutes ago)" in told
+    assert "REPLICA      three: does not follow, since 2026-03-01T09:00:00+00:00 (3 minutes ago)" in told
+    assert any(
+        "not looked at yet" in line
+        for line in report.lines(state(replicas={}, now=now), [], False, NOW, replicated=True)
+    )
+    assert not any("replica" in line for line in report.lines(state(), [], False, NOW))

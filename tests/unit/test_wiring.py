@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -272,7 +273,7 @@ def test_a_secret_that_is_nowhere_concerns_only_who_needs_it(tmp_path: Path) -> 
 
 
 def test_passwords_and_a_chosen_app_reach_the_list_of_apps(tmp_path: Path) -> None:
-    given = {"vault_that_is_nowhere": "x", "shipshape_database_passwords": {"api": "p/w"}}
+    given = {"vault_that_is_nowhere": "x", "shipshape_database_read": {"secrets": {"api": "p/w"}}}
     (row,) = Wired(tmp_path, "app1", **given)["app_list"]
     assert row["env"]["DATABASE_URL"] == "postgresql://api:p%2Fw@10.0.0.3:5432/api"
     assert Wired(tmp_path, "app1", **given, app="web")["app_list"] == []
@@ -280,6 +281,35 @@ def test_passwords_and_a_chosen_app_reach_the_list_of_apps(tmp_path: Path) -> No
     assert len(Wired(tmp_path, "app1", **given, app=row)["app_list"]) == 1
     with pytest.raises(Exception, match="no app 'wep'"):
         str(Wired(tmp_path, "app1", **given, app="wep")["app_list"])
+
+
+def test_a_primary_is_told_of_its_replicas_and_of_whom_to_tell_and_nobody_else_is(tmp_path: Path) -> None:
+    peers: dict[str, Any] = {"peers": [{"name": "db-2", "address": "10.0.0.4"}]}
+    written = Wired(tmp_path, "db1", postgresql_replication=peers)["__postgresql_watched"]
+    assert (written["mode"], written["secret"]) == ("0600", True)
+    assert json.loads(written["content"]) == {
+        "host": "db1", "replicas": {"db-2": "shipshape_db_2"}, "webhook": "", "mail": "",
+    }  # fmt: skip
+    for none in ({}, {**peers, "primary": "db-2"}):
+        assert Wired(tmp_path, "db1", postgresql_replication=none)["__postgresql_watched"]["state"] == "absent"
+
+
+def test_services_that_the_inventory_has_no_more_end_when_all_apps_have_changed_over(tmp_path: Path) -> None:
+    services = "/etc/pgbouncer/shipshape.ini /etc/redis/redis-cache.conf"
+    seen: dict[str, Any] = {"shipshape_login": {"services": services}, "ansible_play_hosts": ["db1", "app1", "web1"]}
+
+    def left(**changes: Any) -> dict[str, bool]:
+        return dict(
+            Wired(tmp_path, "db1", **{"redis_instances": [], "pgbouncer_pools": [], **seen, **changes})[
+                "shipshape_left"
+            ]
+        )
+
+    none = {"pgbouncer": False, "redis": False}
+    assert left() == {"pgbouncer": True, "redis": True}
+    assert left(shipshape_login={"services": ""}) == none
+    assert left(ansible_play_hosts=["db1", "web1"]) == none and left(app="api") == none
+    assert left(redis_instances=[{"name": "cache"}], pgbouncer_pools=[{"database": "api"}]) == none
 
 
 def test_without_apps_and_globals_there_is_nothing_to_do_and_nothing_fails(tmp_path: Path) -> None:
@@ -298,7 +328,7 @@ def test_no_wired_variable_costs_more_than_80_plain_templates(tmp_path: Path) ->
         tmp_path,
         "db1",
         vault_that_is_nowhere="x",
-        shipshape_database_passwords={"api": "p"},
+        shipshape_database_read={"secrets": {"api": "p"}},
         plain=trust_as_template("{{ 1 + 1 }}"),
     )
 

@@ -81,6 +81,8 @@ class Side:
             "port": str(port),
             "archive_mode": "off",
             "archive_command": "''",
+            # Nobody copies this one: a commit would wait for a replica that never comes.
+            "synchronous_standby_names": "''",
             "shared_buffers": f"'{memory_mb}MB'",
         }
         text = "# Managed by Shipshape: a cluster that was restored beside the live one.\n"

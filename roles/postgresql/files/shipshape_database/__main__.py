@@ -1,4 +1,4 @@
-"""The command line: sizes, slow, bloat, vacuum, reindex, partitions."""
+"""The command line: sizes, slow, bloat, vacuum, reindex, partitions, replicas."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import List
 
 from shipshape_database import jobs
 from shipshape_database.partitions import partitions
+from shipshape_database.replicas import replicas
 from shipshape_database.server import Failure
 
 
@@ -34,14 +35,23 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     command.add_argument(
         "--configuration", type=Path, default=Path("/etc/shipshape/postgresql/partitions.json"), help=argparse.SUPPRESS
     )
+    command = commands.add_parser("replicas", help="see whether the replicas follow, and tell the webhook if not")
+    command.add_argument(
+        "--configuration", type=Path, default=Path("/etc/shipshape/postgresql/replicas.json"), help=argparse.SUPPRESS
+    )
+    command.add_argument("--state", type=Path, default=Path("/var/lib/shipshape/replicas.json"), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def main(arguments: List[str]) -> int:
     options = parse(arguments)
     try:
-        if options.command == "partitions":
-            said, wrong = partitions(options.configuration)
+        if options.command in ("partitions", "replicas"):
+            said, wrong = (
+                partitions(options.configuration)
+                if options.command == "partitions"
+                else replicas(options.configuration, options.state)
+            )
             for line in said:
                 print(line)
             for line in wrong:
