@@ -211,6 +211,46 @@ def test_each_line_of_a_log_is_looked_at_once_also_when_the_log_was_begun_anew(t
     assert watch.dropped_since(log, seen)
 
 
+def test_what_was_thrown_away_is_never_said_to_be_archived_until_a_backup_closes_the_gap(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    until = settings.state / "archived-until"
+    known = NOON.isoformat()
+    until.write_text(known + "\n")
+    watch.LOG.write_text("WARN: dropped WAL file '0001' because archive queue exceeded 4GB\n")
+    for _ in range(2):
+        watch.watch(settings)  # though nothing waits any more
+        assert until.read_text().strip() == known and watch.archived_until(settings) == NOON
+    assert capsys.readouterr().err.count("From here on no moment can be restored until the next backup") == 1
+    watch.close_the_gap(settings)
+    assert "every moment up to 2026-11-26 12:00:00 UTC, and from this backup's end on" in capsys.readouterr().err
+    watch.close_the_gap(settings)
+    assert watch.watch(settings) == 0 and capsys.readouterr().err == ""
+    assert watch.archived_until(settings) > NOON
+
+
+def test_a_gap_that_no_look_has_seen_is_told_by_the_backup_that_closes_it(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    watch.LOG.write_text("WARN: dropped WAL file '0001'\n")
+    (settings.state / "archived-until").write_text(NOON.isoformat() + "\n")
+    watch.close_the_gap(settings)
+    assert "every moment up to 2026-11-26 12:00:00 UTC" in capsys.readouterr().err
+
+
+def test_why_the_log_waits_is_told_in_the_words_of_any_other_fault(settings: tool.Settings, capsys: Any) -> None:
+    assert settings.why_not_archived() == ""
+    spool = settings.state / "spool"
+    settings.pgbackrest.write_text(f"spool-path={spool}\n")
+    (out := spool / "archive" / "main" / "out").mkdir(parents=True)
+    (out / "000000010000000000000003.error").write_text("39\nHTTP request failed with 403:\n<Code>QuotaExceeded</Code>")
+    waits(settings, "000000010000000000000003.ready", 11)
+    assert watch.watch(settings) == 1
+    assert "would be, too. the bucket is full: its quota is used up" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["main", "../x", "", "A", "a b"])
 def test_a_cluster_beside_the_live_one_has_a_name_of_its_own(settings: tool.Settings, name: str) -> None:
     with pytest.raises(unattended.Failure, match="is no name for a cluster"):

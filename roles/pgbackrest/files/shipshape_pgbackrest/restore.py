@@ -64,7 +64,7 @@ def close_the_log(settings: Settings, patience: float = 90) -> bool:
         if time.monotonic() > deadline:
             raise Failure(
                 f"PostgreSQL's log does not reach the repository: {closed} is not archived after {patience:.0f} s. "
-                f"Why: /var/log/postgresql/postgresql-{settings.version}-main.log and /var/log/pgbackrest/"
+                f"{settings.why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/"
             )
         time.sleep(0.2)
     return True
@@ -74,9 +74,10 @@ def reach(settings: Settings, target: Optional[datetime.datetime]) -> bool:
     """The same, where it is needed: what was archived long ago can be restored while the archive is behind."""
     try:
         return close_the_log(settings)
-    except Failure:
-        if target is None or target > archived_until(settings):
-            raise
+    except Failure as failure:
+        until = archived_until(settings)
+        if target is None or target > until:
+            raise Failure(f"{failure}. What is archived can be restored: restore --to '{said(until)}'") from failure
         return True
 
 

@@ -21,6 +21,7 @@ LIMIT = "pgbackrest_timeout_minutes"
 DATABASES = "SELECT string_agg(datname, ', ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+NOT_ARCHIVED = "PostgreSQL's log does not reach the repository"
 #: What pgBackRest says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
     (r"new backup label .* is not later than",
@@ -56,7 +57,7 @@ MEANINGS = (
      "Then begin with a bare one, and site.yml -e restore_from=latest"),
     (r"\[050\]|unable to acquire lock", "another pgBackRest is at work on this host"),
     (r"\[082\]|was not archived before",
-     "PostgreSQL's log does not reach the repository. Why: /var/log/postgresql/ and /var/log/pgbackrest/"),
+     f"{NOT_ARCHIVED}. Why: /var/log/postgresql/ and /var/log/pgbackrest/"),
     (r"\[087\]|archive_mode must be enabled", "PostgreSQL does not archive (archive_mode). Run site.yml"),
     (r"\[056\]|unable to find primary cluster|could not connect to server|connection to server",
      "PostgreSQL does not answer"),
@@ -111,10 +112,14 @@ class Settings:
         self.lock = Path(values["lock_file"])
         self.clusters = Path(values.get("clusters_directory", "/var/lib/postgresql")) / self.version
         self.configurations = Path(values.get("configurations_directory", "/etc/postgresql")) / self.version
+        self.logs = Path(values.get("logs_directory", "/var/log/postgresql"))
 
     @property
     def data(self) -> Path:
         return Path(self.clusters, "main")
+
+    def log(self, cluster: str = "main") -> Path:
+        return self.logs / f"postgresql-{self.version}-{cluster}.log"
 
     def secrets(self) -> list[str]:
         try:
@@ -123,6 +128,20 @@ class Settings:
             text = ""
         found = re.findall(r"^repo1-(?:cipher-pass|s3-key|s3-key-secret)=(.*)$", text, re.MULTILINE)
         return [secret for secret in [*found, self.webhook] if len(secret) >= 4]
+
+    def why_not_archived(self) -> str:
+        """A sentence of why the newest segment that was tried did not get away, with a space behind it; or nothing.
+
+        The process that stores the log leaves what it met beside the segment's name: the status, and then its words.
+        """
+        found = re.search(r"^spool-path=(.*)$", self.pgbackrest.read_text(encoding="utf-8"), re.MULTILINE)
+        spool = Path(found[1] if found else "/var/spool/pgbackrest", "archive", STANZA, "out")
+        try:
+            newest = max(spool.glob("*.error"), key=lambda path: path.stat().st_mtime)
+            code, _, output = newest.read_text(encoding="utf-8", errors="replace").partition("\n")
+            return f"{meaning(f'ERROR: [{code.strip():0>3}]: {output}', 1)}. "
+        except (ValueError, OSError):  # there is none, or it went meanwhile
+            return ""
 
     def scrub(self, text: str) -> str:
         """No secret leaves in a message, whatever a program put into its own."""
