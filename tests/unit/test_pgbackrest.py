@@ -164,6 +164,23 @@ def test_a_second_backup_is_refused_and_says_who_is_at_it(settings: tool.Setting
             pass
 
 
+def test_what_cron_begins_waits_for_a_moment_of_its_jitter_and_what_an_operator_begins_does_not(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def made(_settings: Any, kind: str, report: dict[str, Any]) -> None:
+        report.update(label="20261126-013000F", type=kind, bytes=1, stored=1)
+
+    monkeypatch.setattr(run, "back_up", made)
+    settings.jitter_minutes = 5
+    for _ in range(2):
+        assert run.run(settings, "diff", scheduled=True) == 0
+    assert len(set(slept)) == 2 and all(0 <= seconds <= 300 for seconds in slept) and max(slept) > 1
+    assert run.run(settings, "diff", scheduled=False) == 0 and len(slept) == 2
+
+
 def test_only_what_gives_back_what_was_written_counts() -> None:
     assert not run.BAD.search("P00   INFO: stanza: main\nstatus: ok\n  archiveId: 15-1, total WAL checked: 3\n"
                               "    missing: 0, checksum invalid: 0, size invalid: 0, other: 0")  # fmt: skip
