@@ -118,6 +118,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 def _handler(inner: int, shown: Store) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer is sent in two parts
 
         def setup(self) -> None:
             self.stay_silent()
