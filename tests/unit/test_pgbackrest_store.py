@@ -228,6 +228,10 @@ def test_while_the_network_is_away_the_database_serves_on_a_bounded_disk_and_all
     assert not (shop.state / "last-success").read_text().strip() > shop.report()["started"]
 
     bucket.silent.clear()
+    capsys.readouterr()
+    assert shop.call("restore") == 0
+    assert "(wanted: latest; the archive ends there, before latest)" in capsys.readouterr().out
+    assert shop.call("drop") == 0
     assert shop.call("run") == 0
     assert "closes the gap" in letters[-1][1] and not (shop.state / "gap").exists()
     shop.order()

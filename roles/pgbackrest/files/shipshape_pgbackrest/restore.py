@@ -10,7 +10,7 @@ from typing import Any, Optional
 from shipshape_pgbackrest.side import NotStarted, Side, free_port, require_space
 from shipshape_pgbackrest.tool import DATABASES, Settings, answers, from_epoch, info, pgbackrest, psql, said, stop_time
 from shipshape_pgbackrest.unattended import Failure, now
-from shipshape_pgbackrest.watch import archived_until
+from shipshape_pgbackrest.watch import archived_until, gap
 
 ENDED_EARLY = "recovery ended before configured recovery target was reached"
 A_DAY = 86400.0
@@ -96,7 +96,8 @@ def restore(settings: Settings, to: str, name: str = "restored", gentle: bool = 
         fetch(side, backup, target, gentle)
         fetched = time.monotonic()
         side.configure(free_port(settings.port))
-        whole = replay(side, target, alive)
+        # Recovery takes the end of what is there for the end of all, where log was thrown away.
+        whole = replay(side, target, alive) and not (target is None and gap(settings))
         reached = psql("SELECT extract(epoch FROM pg_last_xact_replay_timestamp())", side.port)
     except Failure:
         side.remove()
