@@ -257,15 +257,30 @@ def test_a_gap_that_no_look_has_seen_is_told_by_the_backup_that_closes_it(
     assert "every moment up to 2026-11-26 12:00:00 UTC" in capsys.readouterr().err
 
 
-def test_why_the_log_waits_is_told_in_the_words_of_any_other_fault(settings: tool.Settings, capsys: Any) -> None:
-    assert settings.why_not_archived() == ""
-    spool = settings.state / "spool"
-    settings.pgbackrest.write_text(f"spool-path={spool}\n")
-    (out := spool / "archive" / "main" / "out").mkdir(parents=True)
-    (out / "000000010000000000000003.error").write_text("39\nHTTP request failed with 403:\n<Code>QuotaExceeded</Code>")
+def test_why_the_log_waits_is_told_in_the_words_of_any_other_fault(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    assert watch.why_not_archived() == ""
+    begun = "2026-11-26 14:00:00.000 P00   INFO: archive-push:async command begin 2.45: [pg_wal]\n"
+    refused = (
+        "2026-11-26 14:00:01.000 P01   WARN: could not push WAL file '0003' to the archive (will be retried): [39] "
+        "HTTP request failed with 403 (Forbidden):\n    *** Response Content ***:\n    <Code>QuotaExceeded</Code>\n"
+    )
+    done = "2026-11-26 14:00:02.000 P00   INFO: archive-push:async command end: completed successfully\n"
+    for text, full in (
+        (begun + refused + done, True),
+        (begun + refused + done + begun, True),
+        (begun + refused + done + begun + done, False),
+    ):
+        watch.LOG.write_text(text)
+        assert ("the bucket is full: its quota is used up" in watch.why_not_archived()) is full
+    watch.LOG.write_text(
+        begun + "2026-11-26 14:00:01.000 P00  ERROR: [049]: unable to get address for 's3.test'\n" + done
+    )
     waits(settings, "000000010000000000000003.ready", 11)
     assert watch.watch(settings) == 1
-    assert "would be, too. the bucket is full: its quota is used up" in capsys.readouterr().err
+    assert "would be, too. the store cannot be reached. Check endpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["main", "../x", "", "A", "a b"])

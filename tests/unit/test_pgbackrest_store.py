@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import settings
 from tests.unit import pgbackrest_lab as lab
 from tests.unit import s3_lab
 from tests.unit.test_backup_retention import SYSTEMS, Declared
@@ -364,7 +365,11 @@ def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there
     assert local_shop.call("run") == 0
 
 
-@pytest.mark.parametrize(("name", "days"), [("Portun", 7), ("Smart Lodge", 30)])
+# Twice as many weeks by the same rule.
+LONGER = pytest.mark.skipif(not settings.EVERYTHING, reason="half a minute of them: make test-all")
+
+
+@pytest.mark.parametrize(("name", "days"), [("Portun", 7), pytest.param("Smart Lodge", 30, marks=LONGER)])
 def test_over_simulated_weeks_each_moment_of_the_plans_days_stays_within_reach_and_no_backup_more(
     name: str, days: int, local_shop: Shop, tmp_path: Path, capsys: Capture
 ) -> None:

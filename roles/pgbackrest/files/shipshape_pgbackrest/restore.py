@@ -10,7 +10,7 @@ from typing import Any, Optional
 from shipshape_pgbackrest.side import NotStarted, Side, free_port, require_space
 from shipshape_pgbackrest.tool import DATABASES, Settings, answers, from_epoch, info, pgbackrest, psql, said, stop_time
 from shipshape_pgbackrest.unattended import Failure, now
-from shipshape_pgbackrest.watch import archived_until, gap
+from shipshape_pgbackrest.watch import archived_until, gap, why_not_archived
 
 ENDED_EARLY = "recovery ended before configured recovery target was reached"
 A_DAY = 86400.0
@@ -64,7 +64,7 @@ def close_the_log(settings: Settings, patience: float = 90) -> bool:
         if time.monotonic() > deadline:
             raise Failure(
                 f"PostgreSQL's log does not reach the repository: {closed} is not archived after {patience:.0f} s. "
-                f"{settings.why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/"
+                f"{why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/"
             )
         time.sleep(0.2)
     return True

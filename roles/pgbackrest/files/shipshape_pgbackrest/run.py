@@ -10,6 +10,7 @@ from typing import Any
 
 from shipshape_pgbackrest.tool import LIMIT, NOT_ARCHIVED, Settings, info, lock, newest, pgbackrest, said, stop_time
 from shipshape_pgbackrest.unattended import Failure, cry, limit, now, read_json, write
+from shipshape_pgbackrest.watch import why_not_archived
 
 #: What `verify` prints where a file of the repository is not what it should be.
 BAD = re.compile(r"status: (?:error|invalid)|(?:missing|invalid|other): [1-9]|\bERROR:")
@@ -73,7 +74,7 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
                 back_up(settings, kind, report)
             report["status"] = "ok"
         except Failure as failure:
-            why = settings.why_not_archived() if NOT_ARCHIVED in str(failure) else ""
+            why = why_not_archived() if NOT_ARCHIVED in str(failure) else ""
             report["failures"].append(settings.scrub(why + str(failure)))
         except OSError as error:  # a full disk, mostly: what is told must not depend on it
             report["failures"].append(f"this host does not let it work, see df -h: {error}")

@@ -129,20 +129,6 @@ class Settings:
         found = re.findall(r"^repo1-(?:cipher-pass|s3-key|s3-key-secret)=(.*)$", text, re.MULTILINE)
         return [secret for secret in [*found, self.webhook] if len(secret) >= 4]
 
-    def why_not_archived(self) -> str:
-        """A sentence of why the newest segment that was tried did not get away, with a space behind it; or nothing.
-
-        The process that stores the log leaves what it met beside the segment's name: the status, and then its words.
-        """
-        found = re.search(r"^spool-path=(.*)$", self.pgbackrest.read_text(encoding="utf-8"), re.MULTILINE)
-        spool = Path(found[1] if found else "/var/spool/pgbackrest", "archive", STANZA, "out")
-        try:
-            newest = max(spool.glob("*.error"), key=lambda path: path.stat().st_mtime)
-            code, _, output = newest.read_text(encoding="utf-8", errors="replace").partition("\n")
-            return f"{meaning(f'ERROR: [{code.strip():0>3}]: {output}', 1)}. "
-        except (ValueError, OSError):  # there is none, or it went meanwhile
-            return ""
-
     def scrub(self, text: str) -> str:
         """No secret leaves in a message, whatever a program put into its own."""
         for secret in self.secrets():

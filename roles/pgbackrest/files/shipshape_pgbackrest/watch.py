@@ -5,16 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, Optional
 
-from shipshape_pgbackrest.tool import Settings, from_epoch, said
+from shipshape_pgbackrest.tool import Settings, from_epoch, meaning, said
 from shipshape_pgbackrest.unattended import cry, now, read_json, write
 
 REMIND = 6 * 3600
 LOG = Path("/var/log/pgbackrest/main-archive-push-async.log")
 DROPPED = b"dropped WAL file"
+#: What the process that stores the log met; its words go on until the next line with a time.
+REFUSED = re.compile(r"(?:could not push WAL file [^\n]*?|ERROR): \[(\d+)\]:? (.*?)(?=\n\d{4}-|\Z)", re.DOTALL)
 
 
 def oldest_waiting(settings: Settings) -> tuple[int, Optional[float]]:
@@ -28,6 +31,19 @@ def oldest_waiting(settings: Settings) -> tuple[int, Optional[float]]:
                 except FileNotFoundError:  # archived meanwhile
                     continue
     return len(waiting), min(waiting, default=None)
+
+
+def why_not_archived() -> str:
+    """A sentence of why the log did not get away when that was last tried, with a space behind it; or nothing."""
+    try:
+        with LOG.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - (1 << 16)))
+            tries = stream.read().decode("utf-8", "replace").split("command begin")
+    except FileNotFoundError:
+        return ""
+    # One that is at work has not met anything yet.
+    found = REFUSED.findall("".join(tries[-1:] if "command end" in tries[-1] else tries[-2:]))
+    return f"{meaning('ERROR: [{:0>3}]: {}'.format(*found[-1]), 1)}. " if found else ""
 
 
 def dropped_since(log: Path, seen: dict[str, Any]) -> bool:
@@ -113,7 +129,7 @@ def watch(settings: Settings) -> int:
         cry(settings, f"The archive of PostgreSQL on {settings.host} is behind:", [
             f"{count} segments of the log wait on the droplet, the first since {said(from_epoch(since or 0))}; the "
             "database runs on. If the droplet were lost now, what was committed since then would be, too. "
-            f"{settings.why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/",
+            f"{why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/",
         ])  # fmt: skip
         told = moment
     elif told and not late and gap(settings) is None:
