@@ -97,7 +97,11 @@ def folder() -> Iterator[Path]:
     try:
         yield root
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        for _ in range(100):  # until what was told to end has written its last
+            shutil.rmtree(root, ignore_errors=True)
+            if not root.exists():
+                break
+            time.sleep(0.05)
 
 
 def template(root: Path) -> Path:
@@ -239,6 +243,8 @@ class Server:
                 control = [str(self.programs / "pg_ctl"), "-D", str(path), "-s", "-m", "immediate", "stop"]
                 self.call("as-account", *control, check=False)
 
+        # The process that stores the log outlives PostgreSQL while it waits for a store.
+        self.call("pgbackrest", f"--stanza={STANZA}", "--force", "stop", check=False)
         for path in Path("/dev/shm").glob("*faketime_*"):  # of processes that were not asked to end
             if not Path(f"/proc/{path.name.rpartition('_')[2]}").exists() and path.stat().st_uid == ACCOUNT.pw_uid:
                 path.unlink(missing_ok=True)
