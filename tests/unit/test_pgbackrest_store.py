@@ -35,6 +35,8 @@ import shipshape_pgbackrest.watch as watch
 
 Capture = pytest.CaptureFixture[str]
 Letters = list[tuple[str, str, str]]
+#: So long after a backup's end begin the moments that are restored from it: its time is in whole seconds.
+A_SECOND = 1.1
 
 
 class Shop:
@@ -168,6 +170,7 @@ def test_from_a_bucket_that_takes_nothing_any_more_each_archived_moment_can_be_r
 ) -> None:
     shop.order(5)
     assert shop.call("run", "full") == 0
+    time.sleep(A_SECOND)
     moment = shop.order(7)
     shop.order()
     assert shop.call("run") == 0
@@ -194,6 +197,7 @@ def test_while_the_network_is_away_the_database_serves_on_a_bounded_disk_and_all
     shop.order(5)
     assert shop.call("run", "full") == 0
     assert shop.call("watch") == 0
+    time.sleep(A_SECOND)
     good = shop.order(2)
     shop.order()  # by which a recovery knows that it has come there
     shop.server.sql("SELECT pg_switch_wal()")
@@ -283,6 +287,7 @@ def test_a_segment_of_the_log_that_is_damaged_is_told_once_and_a_full_backup_beg
     # pgBackRest reads what is damaged again after 15 seconds.
     local_shop.server.configure((r"io-timeout=.*", "io-timeout=0.5\njob-retry=0"))
     assert local_shop.call("run", "full") == 0
+    time.sleep(A_SECOND)
     good = local_shop.order(3)
     for _ in range(2):
         local_shop.order()  # by which a recovery knows that it has come to that moment
