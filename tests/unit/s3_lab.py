@@ -29,9 +29,10 @@ Fault = Callable[[str, str], tuple[int, str, str] | None]
 
 
 def certificate(folder: Path, begins: timedelta, ends: timedelta) -> Path:
-    """Key and certificate of 127.0.0.1 in one file, valid from and to so long from now; it is its own authority."""
+    """Key and certificate of this machine in one file, valid from and to so long from now; it is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    names = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -41,7 +42,7 @@ def certificate(folder: Path, begins: timedelta, ends: timedelta) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + begins)
         .not_valid_after(now + ends)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -60,6 +61,8 @@ class Store:
         self.certificate = certificate
         self._context = context
         self.fault: Fault = lambda method, path: None
+        #: While it is set, the store says nothing to anybody, as where packets vanish on the way.
+        self.silent = threading.Event()
 
     def show(self, certificate: Path) -> None:
         """From the next connection on."""
@@ -68,6 +71,8 @@ class Store:
 
 
 class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that does not like the certificate, or is stopped, is what tests are about."""
 
@@ -113,8 +118,21 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 def _handler(inner: int, shown: Store) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer is sent in two parts
+
+        def setup(self) -> None:
+            self.stay_silent()
+            super().setup()
+
+        def stay_silent(self) -> None:
+            """For as long as a client waits; then the connection is closed without an answer."""
+            if shown.silent.is_set():
+                while shown.silent.is_set():
+                    time.sleep(0.02)
+                raise ConnectionAbortedError
 
         def answer(self) -> None:
+            self.stay_silent()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = shown.fault(self.command, self.path)
             if fault:

@@ -298,6 +298,21 @@ def test_a_backup_by_hand_does_not_wait_and_hears_how_to_have_its_turn(
     assert not mailbox.exists()
 
 
+def test_what_cron_begins_waits_for_a_moment_of_its_jitter_and_what_an_operator_begins_does_not(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etc, slept = configure(jitter_minutes=5), list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert run(etc, "run", "--scheduled") == 0
+    first = slept[0]
+    assert max(slept[1:], default=0) < 1 < first <= 300
+    assert run(etc, "run", "--scheduled") == 0
+    assert first not in slept[1:]
+    slept.clear()
+    assert run(etc) == 0
+    assert max(slept, default=0) < 1
+
+
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(configure: Configure) -> None:
     etc = configure()
     leftover = {"id": "c" * 64, "time": "2026-01-01T00:00:00Z", "tags": ["shipshape", "database:shop", "unverified"]}

@@ -49,10 +49,11 @@ class Shop:
         self.configure(f"s3:{bucket.url}/repository" if bucket else str(repository.directory))
         self.trust(bucket.certificate if bucket else Path("/dev/null"))
 
-    def configure(self, repository: str) -> None:
+    def configure(self, repository: str, timeout_minutes: float = 2) -> None:
         configuration = {
             "repository": repository, "host": "shop-1", "databases": ["shop"],
-            "paths": [str(self.photos)], "exclude": [], "keep": {"daily": 1}, "timeout_minutes": 2, "jitter_minutes": 0,
+            "paths": [str(self.photos)], "exclude": [], "keep": {"daily": 1}, "jitter_minutes": 0,
+            "timeout_minutes": timeout_minutes,
             "mail": "ops@shop.test", "state_directory": str(self.root / "state"),
             "cache_directory": str(self.root / "cache"), "lock_file": str(self.root / "lock"), "server_copy": "",
             "places": [],
@@ -197,6 +198,49 @@ def test_each_fault_of_the_store_is_told_in_its_own_words_and_the_next_run_succe
         assert words in capsys.readouterr().err
     shop.bucket.show(good)
     shop.trust(good)
+    assert shop.call("run") == 0
+
+
+def test_a_run_while_the_network_is_away_fails_soon_in_clear_words_and_the_next_one_succeeds(
+    shop: Shop, letters: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert shop.call("run") == 0
+    before = shop.listed(capsys)
+    monkeypatch.setattr(store, "OPEN_TIMEOUT", 2)
+    shop.bucket.silent.set()
+    began = time.monotonic()
+    assert shop.call("run") == 1
+    assert time.monotonic() - began < 40  # restic itself would wait for many minutes
+    assert (
+        letters[-1][1] == "Backup of shop-1 failed" and "the store cannot be reached. Check endpoint" in letters[-1][2]
+    )
+    shop.bucket.silent.clear()
+    assert shop.call("run") == 0
+    # One of each, as `keep` says.
+    assert len(shop.listed(capsys)) == len(before)
+
+
+def test_a_run_whose_network_goes_away_in_its_middle_is_stopped_and_nothing_of_it_counts(
+    shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    assert shop.call("run") == 0
+    before = shop.listed(capsys)
+    (shop.photos / "two.jpg").write_bytes(os.urandom(300_000))
+
+    def vanish(method: str, path: str) -> None:
+        if method == "PUT" and "/data/" in path:
+            shop.bucket.silent.set()
+
+    shop.bucket.fault = vanish
+    shop.configure(f"s3:{shop.bucket.url}/repository", timeout_minutes=0.15)
+    began = time.monotonic()
+    assert shop.call("run") == 1
+    assert shop.bucket.silent.is_set() and time.monotonic() - began < 60
+    assert "the backup was not done after 0.15 minutes and was stopped (backup_timeout_minutes)" in letters[-1][2]
+    shop.bucket.silent.clear()
+    shop.bucket.fault = lambda method, path: None
+    assert shop.listed(capsys) == before
+    shop.configure(f"s3:{shop.bucket.url}/repository")
     assert shop.call("run") == 0
 
 

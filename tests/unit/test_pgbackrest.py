@@ -220,6 +220,23 @@ def test_a_second_backup_is_refused_and_says_who_is_at_it(settings: tool.Setting
             pass
 
 
+def test_what_cron_begins_waits_for_a_moment_of_its_jitter_and_what_an_operator_begins_does_not(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def made(_settings: Any, kind: str, report: dict[str, Any]) -> None:
+        report.update(label="20261126-013000F", type=kind, bytes=1, stored=1)
+
+    monkeypatch.setattr(run, "back_up", made)
+    settings.jitter_minutes = 5
+    for _ in range(2):
+        assert run.run(settings, "diff", scheduled=True) == 0
+    assert len(set(slept)) == 2 and all(0 <= seconds <= 300 for seconds in slept) and max(slept) > 1
+    assert run.run(settings, "diff", scheduled=False) == 0 and len(slept) == 2
+
+
 def test_only_what_gives_back_what_was_written_counts() -> None:
     assert not run.BAD.search("P00   INFO: stanza: main\nstatus: ok\n  archiveId: 15-1, total WAL checked: 3\n"
                               "    missing: 0, checksum invalid: 0, size invalid: 0, other: 0")  # fmt: skip
@@ -265,6 +282,61 @@ def test_each_line_of_a_log_is_looked_at_once_also_when_the_log_was_begun_anew(t
     assert not watch.dropped_since(log, seen)
     log.write_text("WARN: dropped WAL file '0002'\n")
     assert watch.dropped_since(log, seen)
+
+
+def test_what_was_thrown_away_is_never_said_to_be_archived_until_a_backup_closes_the_gap(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    until = settings.state / "archived-until"
+    known = NOON.isoformat()
+    until.write_text(known + "\n")
+    watch.LOG.write_text("WARN: dropped WAL file '0001' because archive queue exceeded 4GB\n")
+    for _ in range(2):
+        watch.watch(settings)  # though nothing waits any more
+        assert until.read_text().strip() == known and watch.archived_until(settings) == NOON
+    assert capsys.readouterr().err.count("From here on no moment can be restored until the next backup") == 1
+    watch.close_the_gap(settings)
+    assert "every moment up to 2026-11-26 12:00:00 UTC, and from this backup's end on" in capsys.readouterr().err
+    watch.close_the_gap(settings)
+    assert watch.watch(settings) == 0 and capsys.readouterr().err == ""
+    assert watch.archived_until(settings) > NOON
+
+
+def test_a_gap_that_no_look_has_seen_is_told_by_the_backup_that_closes_it(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    watch.LOG.write_text("WARN: dropped WAL file '0001'\n")
+    (settings.state / "archived-until").write_text(NOON.isoformat() + "\n")
+    watch.close_the_gap(settings)
+    assert "every moment up to 2026-11-26 12:00:00 UTC" in capsys.readouterr().err
+
+
+def test_why_the_log_waits_is_told_in_the_words_of_any_other_fault(
+    settings: tool.Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(watch, "LOG", settings.state / "log")
+    assert watch.why_not_archived() == ""
+    begun = "2026-11-26 14:00:00.000 P00   INFO: archive-push:async command begin 2.45: [pg_wal]\n"
+    refused = (
+        "2026-11-26 14:00:01.000 P01   WARN: could not push WAL file '0003' to the archive (will be retried): [39] "
+        "HTTP request failed with 403 (Forbidden):\n    *** Response Content ***:\n    <Code>QuotaExceeded</Code>\n"
+    )
+    done = "2026-11-26 14:00:02.000 P00   INFO: archive-push:async command end: completed successfully\n"
+    for text, full in (
+        (begun + refused + done, True),
+        (begun + refused + done + begun, True),
+        (begun + refused + done + begun + done, False),
+    ):
+        watch.LOG.write_text(text)
+        assert ("the bucket is full: its quota is used up" in watch.why_not_archived()) is full
+    watch.LOG.write_text(
+        begun + "2026-11-26 14:00:01.000 P00  ERROR: [049]: unable to get address for 's3.test'\n" + done
+    )
+    waits(settings, "000000010000000000000003.ready", 11)
+    assert watch.watch(settings) == 1
+    assert "would be, too. the store cannot be reached. Check endpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["main", "../x", "", "A", "a b"])

@@ -48,9 +48,8 @@ def promote(settings: Settings, name: str) -> dict[str, Any]:
     control(unit, "stop")
     exchange(side, kept)
     control(unit, "start")
-    log = Path(f"/var/log/postgresql/postgresql-{settings.version}-main.log")
     try:
-        wait(unit, settings.port, log, PATIENCE)
+        wait(unit, settings.port, settings.log(), PATIENCE)
     except NotStarted as failure:
         control(unit, "stop")
         os.rename(settings.data, side.data)

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from shipshape_pgbackrest.side import NotStarted, Side, free_port, require_space
 from shipshape_pgbackrest.tool import DATABASES, Settings, answers, from_epoch, info, pgbackrest, psql, said, stop_time
 from shipshape_pgbackrest.unattended import Failure, now
-from shipshape_pgbackrest.watch import archived_until
+from shipshape_pgbackrest.watch import archived_until, gap, why_not_archived
 
 ENDED_EARLY = "recovery ended before configured recovery target was reached"
 A_DAY = 86400.0
@@ -74,7 +74,7 @@ def close_the_log(settings: Settings, patience: float = 90) -> bool:
         if time.monotonic() > deadline:
             raise Failure(
                 f"PostgreSQL's log does not reach the repository: {closed} is not archived after {patience:.0f} s. "
-                f"Why: /var/log/postgresql/postgresql-{settings.version}-main.log and /var/log/pgbackrest/"
+                f"{why_not_archived()}Why: {settings.log()} and /var/log/pgbackrest/"
             )
         time.sleep(0.2)
     return True
@@ -84,9 +84,10 @@ def reach(settings: Settings, target: Optional[datetime.datetime]) -> bool:
     """The same, where it is needed: what was archived long ago can be restored while the archive is behind."""
     try:
         return close_the_log(settings)
-    except Failure:
-        if target is None or target > archived_until(settings):
-            raise
+    except Failure as failure:
+        until = archived_until(settings)
+        if target is None or target > until:
+            raise Failure(f"{failure}. What is archived can be restored: restore --to '{said(until)}'") from failure
         return True
 
 
@@ -106,7 +107,8 @@ def restore(settings: Settings, to: str, name: str = "restored", gentle: bool = 
         fetch(side, backup, target, gentle)
         fetched = time.monotonic()
         side.configure(free_port(settings.port))
-        whole = replay(side, target, alive)
+        # Recovery takes the end of what is there for the end of all, where log was thrown away.
+        whole = replay(side, target, alive) and not (target is None and gap(settings))
         reached = psql("SELECT extract(epoch FROM pg_last_xact_replay_timestamp())", side.port)
     except Failure:
         side.remove()

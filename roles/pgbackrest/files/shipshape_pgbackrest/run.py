@@ -8,26 +8,42 @@ import re
 import time
 from typing import Any
 
-from shipshape_pgbackrest.tool import LIMIT, Settings, info, lock, newest, pgbackrest, said, stop_time
-from shipshape_pgbackrest.unattended import Failure, cry, limit, now, write
+from shipshape_pgbackrest.tool import LIMIT, NOT_ARCHIVED, Settings, info, lock, newest, pgbackrest, said, stop_time
+from shipshape_pgbackrest.unattended import Failure, cry, limit, now, read_json, write
+from shipshape_pgbackrest.watch import why_not_archived
 
 #: What `verify` prints where a file of the repository is not what it should be.
 BAD = re.compile(r"status: (?:error|invalid)|(?:missing|invalid|other): [1-9]|\bERROR:")
 
 
-def read_back(label: str) -> None:
-    """Every file of the repository against the checksum it was written with, and the new backup among them."""
+def damaged_before(out: str, backup: dict[str, Any]) -> list[str]:
+    """What is damaged, by its name, where none of it is needed for the new backup or for a moment after it."""
+    labels = [label for label, status in re.findall(r"backup: (\S+), status: (\w+)", out) if status != "valid"]
+    segments = re.findall(r"invalid result \S*/([0-9A-F]{24})-", out)
+    needed = {backup["label"], *(backup.get("reference") or [])}
+    if needed & set(labels) or any(segment >= backup["archive"]["start"] for segment in segments):
+        return []
+    return sorted({*labels, *segments})
+
+
+def read_back(label: str) -> list[str]:
+    """Every file of the repository against the checksum it was written with, and the new backup among them.
+
+    What is damaged of before it is returned: that moments were lost has to be told, and does not make this one worse.
+    """
     out = pgbackrest("verify")
     bad = [line.strip() for line in out.splitlines() if BAD.search(line)]
-    if bad:
+    last = newest(info())
+    former = damaged_before(out, last) if bad and last else []
+    if bad and not former:
         named = [line for line in bad if line.startswith(("backup:", "archiveId:"))] or bad
         raise Failure(
             "the backup was stored, and the repository does not give back what was written. What depends on it cannot "
             f"be restored; shipshape-pgbackrest run full begins anew. {'; '.join(named[:3])}"
         )
-    last = newest(info())
     if last is None or last["label"] != label:
         raise Failure(f"backup {label} was stored, and the repository does not list it as its newest")
+    return former
 
 
 def back_up(settings: Settings, kind: str, report: dict[str, Any]) -> None:
@@ -35,7 +51,7 @@ def back_up(settings: Settings, kind: str, report: dict[str, Any]) -> None:
     last = newest(info())
     if last is None:
         raise Failure("pgBackRest said that all went well, and the repository lists no backup")
-    read_back(last["label"])
+    report["damaged"] = read_back(last["label"])
     report.update(
         label=last["label"], type=last["type"], bytes=last["info"]["size"], stored=last["info"]["repository"]["delta"],
         taken=said(stop_time(last)),
@@ -50,13 +66,16 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
         report: dict[str, Any] = {
             "status": "failed", "host": settings.host, "repository": settings.repository, "type": kind,
             "started": now().isoformat(), "finished": None, "seconds": None, "failures": [],
+            "damaged": [],
         }  # fmt: skip
+        known = read_json(settings.state / "last.json").get("damaged", [])
         try:
             with limit(settings.timeout_minutes, "backup", LIMIT):
                 back_up(settings, kind, report)
             report["status"] = "ok"
         except Failure as failure:
-            report["failures"].append(settings.scrub(str(failure)))
+            why = why_not_archived() if NOT_ARCHIVED in str(failure) else ""
+            report["failures"].append(settings.scrub(why + str(failure)))
         except OSError as error:  # a full disk, mostly: what is told must not depend on it
             report["failures"].append(f"this host does not let it work, see df -h: {error}")
         report["finished"] = now().isoformat()
@@ -71,6 +90,11 @@ def run(settings: Settings, kind: str, scheduled: bool) -> int:
         if report["failures"]:
             cry(settings, f"Backup of PostgreSQL on {settings.host} failed:", report["failures"])
             return 1
+        if set(report["damaged"]) - set(known):
+            cry(settings, f"Older backups of PostgreSQL on {settings.host} are damaged:", [
+                f"the repository does not give back what was written of {', '.join(report['damaged'])}: moments that "
+                f"depend on it cannot be restored. Backup {report['label']} does not, nor does any moment after it",
+            ])  # fmt: skip
         print(f"{report['type']} backup {report['label']}: {report['bytes']} bytes of database, "
               f"{report['stored']} stored, read back, in {report['seconds']} s")  # fmt: skip
         return 0

@@ -33,7 +33,7 @@ class Side:
         self.configuration = settings.configurations / name
         self.unit = f"postgresql@{settings.version}-{name}.service"
         self.mark = settings.state / f"restoring-{name}"
-        self.log = Path(f"/var/log/postgresql/postgresql-{settings.version}-{name}.log")
+        self.log = settings.log(name)
 
     @property
     def port(self) -> int:

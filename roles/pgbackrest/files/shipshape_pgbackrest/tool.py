@@ -21,6 +21,7 @@ LIMIT = "pgbackrest_timeout_minutes"
 DATABASES = "SELECT string_agg(datname, ', ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+NOT_ARCHIVED = "PostgreSQL's log does not reach the repository"
 #: What pgBackRest says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
     (r"new backup label .* is not later than",
@@ -56,7 +57,7 @@ MEANINGS = (
      "Then begin with a bare one, and site.yml -e restore_from=latest"),
     (r"\[050\]|unable to acquire lock", "another pgBackRest is at work on this host"),
     (r"\[082\]|was not archived before",
-     "PostgreSQL's log does not reach the repository. Why: /var/log/postgresql/ and /var/log/pgbackrest/"),
+     f"{NOT_ARCHIVED}. Why: /var/log/postgresql/ and /var/log/pgbackrest/"),
     (r"\[087\]|archive_mode must be enabled", "PostgreSQL does not archive (archive_mode). Run site.yml"),
     (r"\[056\]|unable to find primary cluster|could not connect to server|connection to server",
      "PostgreSQL does not answer"),
@@ -111,10 +112,14 @@ class Settings:
         self.lock = Path(values["lock_file"])
         self.clusters = Path(values.get("clusters_directory", "/var/lib/postgresql")) / self.version
         self.configurations = Path(values.get("configurations_directory", "/etc/postgresql")) / self.version
+        self.logs = Path(values.get("logs_directory", "/var/log/postgresql"))
 
     @property
     def data(self) -> Path:
         return Path(self.clusters, "main")
+
+    def log(self, cluster: str = "main") -> Path:
+        return self.logs / f"postgresql-{self.version}-{cluster}.log"
 
     def secrets(self) -> list[str]:
         try:
