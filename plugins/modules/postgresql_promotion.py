@@ -43,7 +43,6 @@ age: {description: Seconds since the last transaction that a replica has., type:
 actions: {description: What was done., type: list, elements: str, returned: success}
 """
 
-import glob
 import os
 import subprocess
 import time
@@ -53,7 +52,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_standby as standby
 from ansible_collections.shipshape.droplet.plugins.module_utils import secret_file, umask
-from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import Cluster, ServerError
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_server import (
+    Cluster,
+    ServerError,
+    live_versions,
+)
 
 RECORD = "/etc/shipshape/postgresql/primary"
 WRITTEN = "SELECT to_json(pg_current_wal_lsn()::text)"
@@ -66,12 +69,12 @@ NO_ANSWER: Dict[str, Any] = dict(answers=False, recovering=False, streaming=Fals
 
 def local(module: AnsibleModule) -> Optional[Cluster]:
     """The host's cluster; None where there is none, as on a bare host, or on a primary that has lost all."""
-    found = sorted(glob.glob("/etc/postgresql/*/main/postgresql.conf"))
+    found = live_versions()
     if len(found) == 1:
-        return Cluster(found[0].split("/")[3])
+        return Cluster(found[0])
     missed = not found and (module.params["step"] in ("look", "fence") or module.check_mode)
     if not missed:
-        listed = ", ".join(found) or "none"
+        listed = ", ".join(f"{version}/main" for version in found) or "none"
         module.fail_json(msg=f"this host must have one cluster `main`; found: {listed}. A whole run sets one up.")
     return None
 

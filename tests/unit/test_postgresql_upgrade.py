@@ -15,6 +15,7 @@ from ansible_collections.shipshape.droplet.plugins.module_utils import postgresq
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade as upgrade
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_host as host
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_upgrade_plan as plan
+from ansible_collections.shipshape.droplet.plugins.modules import postgresql_promotion as promotion
 from ansible_collections.shipshape.droplet.plugins.modules import postgresql_upgrade as module
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import OPERATOR_VARIABLES
 
@@ -414,3 +415,10 @@ def test_a_note_that_cannot_be_read_is_an_error_and_one_that_is_not_there_is_non
         (tmp_path / "upgrade.json").write_text(text)
         with pytest.raises(host.Failed, match="which says how far an upgrade has come, cannot be read"):
             upgrade.read_note()
+
+
+def test_a_promotion_takes_the_cluster_in_use_and_not_the_one_that_an_upgrade_has_kept(configurations: Path) -> None:
+    cluster(configurations, "15/main", "disabled\n")
+    cluster(configurations, "16/main", "auto\n")
+    found = promotion.local(Asked(step="look"))
+    assert found and found.version == "16"
