@@ -5,6 +5,7 @@ After each of them what was stored is still there and can be restored, and the n
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -29,6 +30,7 @@ from tests.unit.test_backup_retention import SYSTEMS, Declared
 sys.path.insert(0, str(lab.ROLE / "files"))
 
 import shipshape_pgbackrest.__main__ as program
+import shipshape_pgbackrest.drill as drill
 import shipshape_pgbackrest.mail as mail
 import shipshape_pgbackrest.restore as restore
 import shipshape_pgbackrest.watch as watch
@@ -281,6 +283,32 @@ def test_beside_a_backup_that_somebody_makes_by_hand_the_programs_own_says_so_an
     assert len(shop.backups()) == 3
 
 
+def test_while_the_log_is_stored_the_repository_is_opened_all_the_same(local_shop: Shop, capsys: Capture) -> None:
+    assert local_shop.call("run", "full") == 0
+    with (local_shop.server.root / "lock" / "main-archive.lock").open("w") as lock:
+        os.chown(lock.name, (local_shop.server.root / "lock").stat().st_uid, -1)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        release = threading.Timer(2, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        release.start()
+        begun = time.monotonic()
+        assert local_shop.call("open") == 0, capsys.readouterr().err
+        assert 1 < time.monotonic() - begun < 30
+        release.join()
+
+
+def test_a_drill_checks_the_indexes_of_partitions_and_not_that_of_the_table_above_them(local_shop: Shop) -> None:
+    def checked() -> int:
+        # Each statement is one of its own, as the drill has them.
+        return int([local_shop.server.sql(one) for one in drill.INDEXES.split(";") if one.strip()][-1])
+
+    before = checked()
+    local_shop.server.sql("CREATE TABLE visits (at date PRIMARY KEY) PARTITION BY RANGE (at)")
+    for month in (1, 2):
+        limits = f"FROM ('2026-0{month}-01') TO ('2026-0{month + 1}-01')"
+        local_shop.server.sql(f"CREATE TABLE visits_{month} PARTITION OF visits FOR VALUES {limits}")
+    assert checked() == before + 2
+
+
 def test_a_segment_of_the_log_that_is_damaged_is_told_once_and_a_full_backup_begins_anew(
     local_shop: Shop, letters: Letters, capsys: Capture
 ) -> None:
@@ -388,6 +416,7 @@ def test_over_simulated_weeks_each_moment_of_the_plans_days_stays_within_reach_a
     for day in sorted({*range(first, 1, 7), *range(first + 3, 1, 7)}):
         server.set_clock(day)
         server.pgbackrest(f"--type={'diff' if (day - first) % 7 else 'full'}", "backup")
+        time.sleep(A_SECOND)
         moments.append((day, local_shop.order(), local_shop.orders()))
         (stanza,) = json.loads(server.pgbackrest("--output=json", "info"))
         at = time.time() + day * 86400

@@ -38,7 +38,7 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS amcheck;
 SELECT count(bt_index_check(indexrelid)::text)
 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = relam
-WHERE amname = 'btree' AND relpersistence = 'p' AND indisready AND indisvalid;
+WHERE amname = 'btree' AND relkind = 'i' AND relpersistence = 'p' AND indisready AND indisvalid;
 """
 
 

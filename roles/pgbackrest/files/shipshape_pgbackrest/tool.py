@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any, ContextManager, Optional
 
@@ -208,11 +209,27 @@ def system_identifier(settings: Settings) -> str:
     return psql("SELECT system_identifier FROM pg_control_system()", settings.port)
 
 
+#: Seconds. What makes or changes the stanza wants its locks, and the process that stores the log has one now and then.
+PATIENCE = 60
+LOCKED = 50
+
+
 def pgbackrest(command: str, *options: str, nice: bool = False) -> str:
+    deadline = time.monotonic() + (PATIENCE if command.startswith("stanza-") else 0)
+    while True:
+        code, out, err = _pgbackrest(command, *options, nice=nice)
+        if code == 0:
+            return out
+        if code != LOCKED or time.monotonic() >= deadline:
+            raise Failure(meaning(out + err, code))
+        time.sleep(0.5)
+
+
+def _pgbackrest(command: str, *options: str, nice: bool) -> tuple[int, str, str]:
     # What it says goes to standard output, at whichever level; `info` alone prints something else.
     level = "warn" if command in ("info", "check") else "info"
     gently = ["nice", "-n", "19", "ionice", "-c", "3"] if nice else []
-    code, out, err = as_postgres(
+    return as_postgres(
         *gently,
         "pgbackrest",
         f"--stanza={STANZA}",
@@ -221,9 +238,6 @@ def pgbackrest(command: str, *options: str, nice: bool = False) -> str:
         *options,
         command,
     )
-    if code != 0:
-        raise Failure(meaning(out + err, code))
-    return out
 
 
 def info() -> dict[str, Any]:
