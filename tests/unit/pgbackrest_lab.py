@@ -224,15 +224,15 @@ class Server:
     def pgbackrest(self, *arguments: str) -> str:
         return self.call("pgbackrest", f"--stanza={STANZA}", *arguments)
 
-    def sql(self, statement: str, port: int | None = None) -> str:
-        return self.call(
-            "psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", "-p", str(port or self.port), "-c", statement
-        ).strip()
+    def sql(self, statement: str, port: int | None = None, check: bool = True) -> str:
+        # The account may have another name than the database.
+        where = ("-d", "postgres", "-p", str(port or self.port))
+        return self.call("psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", *where, "-c", statement, check=check).strip()
 
     def start(self) -> None:
         self.call("systemctl", "start", f"postgresql@{self.version}-main.service")
         deadline = time.monotonic() + 30
-        while self.call("psql", "-XAtw", "-p", str(self.port), "-c", "SELECT 1", check=False).strip() != "1":
+        while self.sql("SELECT 1", check=False) != "1":
             assert time.monotonic() < deadline, (self.root / "log" / f"postgresql-{self.version}-main.log").read_text()
             time.sleep(0.05)
 
