@@ -86,6 +86,10 @@ def postgresql_tuning(memory_mb: int, cores: int = 1, disk: str = "ssd", version
         # pglz. lz4 came with 15, and all packages have it.
         "wal_compression": "lz4" if major >= 15 else "on",
         "checkpoint_completion_target": 0.9,
+        # A commit waits so many microseconds for others that are under way, so that one write to the disk serves them
+        # all: of writes a cloud's disk has few. Where fewer others than the second number are under way, none waits.
+        "commit_delay": 500,
+        "commit_siblings": 3,
         # From a solid-state disk a random page costs hardly more than the next one, and many come at once.
         "random_page_cost": 4 if disk == "hdd" else 1.1,
         "effective_io_concurrency": 2 if disk == "hdd" else 200,

@@ -3,8 +3,12 @@
 The two clusters are on the same droplet with the same data, and run one at a time, in turns. Mixed is half of the
 transactions writing as TPC-B has it, half of them reading one row.
 
-It is the speed that lasts: after a minute of the same load, and over two, so that what checkpoints cost is in it. Right
-after a checkpoint the two are alike, since both then write each page they touch whole into the log.
+It is measured twice. On a disk as clouds rent it out the disk runs out first, and what settings save of it they win. A
+machine with a disk of its own, to which a commit is a tenth of a millisecond, runs out of processor; there settings can
+win little, and must not lose.
+
+It is the speed that lasts: after some time of the same load, so that what checkpoints cost is in it. Right after a
+checkpoint the two are alike, since both then write each page they touch whole into the log.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ from tests.bench import server
 from tests.bench.commands import BenchError, say
 from tests.bench.report import Row, faster
 from tests.bench.server import DATABASE, Server
+from tests.lab.droplet import Disk
 from tests.lab.engine import stage
 
 DROPLET, ADDRESS = "shipshape-bench-database", "10.77.0.115"
 SCALE, CLIENTS, TURNS = 50, 8, 2
-WARM_UP, SECONDS = 60, 120
-LIMIT = 1.3
+WARM_UP, SECONDS = 30, 60
+#: What the volumes of large clouds give to everybody (Amazon's gp3), and what ours must win there; or, on the machine's
+#: own disk, what they may lose: what the difference between two runs of the same settings can be.
+RENTED, LIMIT = Disk(operations=3000, megabytes=125), 1.3
+NOT_SLOWER = 0.9
 MIXED = "--builtin tpcb-like --builtin select-only"
 #: The role's cluster, and one as the package makes it: name and port.
 OURS, THEIRS = ("main", 5432), ("stock", 5499)
@@ -30,12 +38,15 @@ MANY, POOL, POOLER_PORT = 500, 20, 6432
 
 
 def measure() -> Iterator[Row]:
-    with server.brought_up(DROPLET, ADDRESS, ("playbooks/database.yml",), {"pool": POOL}) as here:
-        yield settings(here)
+    command = ("playbooks/database.yml",)
+    with server.brought_up(DROPLET, ADDRESS, command, {"pool": POOL}, RENTED) as here:
+        yield settings(here, f"a disk of {RENTED.operations} operations and {RENTED.megabytes} MB a second", LIMIT)
+    with server.brought_up(DROPLET, ADDRESS, command, {"pool": POOL}) as here:
+        yield settings(here, "this machine's disk", NOT_SLOWER)
         yield many_clients(here)
 
 
-def settings(here: Server) -> Row:
+def settings(here: Server, disk: str, limit: float) -> Row:
     version = here.root("ls /etc/postgresql").strip()
     here.root(f"pg_createcluster {version} {THEIRS[0]} --port {THEIRS[1]}")
     for cluster, port in (OURS, THEIRS):
@@ -50,8 +61,8 @@ def settings(here: Server) -> Row:
             speeds[cluster].append(transactions(here, port))
             say(f"pgbench: turn {turn} of {TURNS}, cluster {cluster}: {speeds[cluster][-1]:.0f} transactions/s")
     only(here, version, OURS[0])
-    what = f"pgbench, scale {SCALE}, {CLIENTS} clients, mixed"
-    return faster(what, speeds[OURS[0]], "distribution's settings", speeds[THEIRS[0]], LIMIT)
+    what = f"pgbench, scale {SCALE}, {CLIENTS} clients, mixed, on {disk}"
+    return faster(what, speeds[OURS[0]], "distribution's settings", speeds[THEIRS[0]], limit)
 
 
 def transactions(here: Server, port: int) -> float:

@@ -52,14 +52,19 @@ def inventory_of(address: str, database: Mapping[str, Any], **variables: Any) ->
 
 @contextmanager
 def brought_up(
-    name: str, address: str, command: tuple[str, ...], database: Mapping[str, Any], **variables: Any
+    name: str,
+    address: str,
+    command: tuple[str, ...],
+    database: Mapping[str, Any],
+    disk: droplet.Disk | None = None,
+    **variables: Any,
 ) -> Iterator[Server]:
     """By that playbook with those arguments, from a bare droplet."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             hosts = inventory.write(Path(folder), inventory_of(address, database, **variables))
             droplet.remove(name)
-            droplet.start(name, settings.DEFAULT_RELEASE, address)
+            droplet.start(name, settings.DEFAULT_RELEASE, address, disk=disk)
             server = Server(name, str(hosts))
             with stage(f"{' '.join(command)} on {name}"):
                 server.play(*command)

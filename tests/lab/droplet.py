@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import ipaddress
 import json
+import os
 import socket
 import subprocess
 import tarfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.lab import settings, trust
 from tests.lab.engine import LabError, docker, ensure_network, exclusive, inspect, stage
@@ -47,7 +50,14 @@ CAPABILITIES = (
 )
 
 
-def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (), package_cache: bool = True) -> str:
+def start(
+    name: str,
+    image: str,
+    address: str = "",
+    aliases: Sequence[str] = (),
+    package_cache: bool = True,
+    disk: Disk | None = None,
+) -> str:
     """Start a bare droplet, or leave a running one alone; return its address once it answers SSH."""
     trust.ensure_keys()
     full_image = ensure_image(image)
@@ -60,7 +70,7 @@ def start(name: str, image: str, address: str = "", aliases: Sequence[str] = (),
             cache = f"shipshape-apt-cache-{full_image.rpartition(':')[2]}" if package_cache else ""
             # Two that start together must not choose the same address.
             with exclusive("address"):
-                create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache)
+                create(name, full_image, address=address or free_address(name), aliases=aliases, cache=cache, disk=disk)
             put(name, first_boot_files())
             docker("start", name)
             forget_host_key(address_of(name))
@@ -86,6 +96,32 @@ def free_address(name: str) -> str:
     return next(address for address in upper_half[start_at:] + upper_half[:start_at] if address not in held)
 
 
+@dataclass(frozen=True)
+class Disk:
+    """What the droplet's disk takes in a second; without one it is as quick as this machine's."""
+
+    operations: int
+    megabytes: int
+
+    @property
+    def arguments(self) -> list[str]:
+        device = _device_of(docker("info", "--format={{.DockerRootDir}}").strip())
+        return [
+            *(f"--device-{way}-iops={device}:{self.operations}" for way in ("read", "write")),
+            *(f"--device-{way}-bps={device}:{self.megabytes}mb" for way in ("read", "write")),
+        ]
+
+
+def _device_of(path: str) -> str:
+    """The whole disk: a limit cannot be given to a part of one."""
+    number = os.stat(path).st_dev
+    place = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not place.exists():
+        raise LabError(f"{path} is on no disk whose speed could be limited: see findmnt -T {path}")
+    real = place.resolve()
+    return f"/dev/{(real.parent if (real / 'partition').exists() else real).name}"
+
+
 def create(
     name: str,
     image: str,
@@ -94,6 +130,7 @@ def create(
     aliases: Sequence[str],
     cache: str = "",
     labels: Mapping[str, str] | None = None,
+    disk: Disk | None = None,
 ) -> None:
     """A stopped container of the given image, with everything systemd needs to boot in it."""
     arguments = [
@@ -118,7 +155,7 @@ def create(
     if cache:
         docker("volume", "create", f"--label={settings.LABEL}", cache)
         arguments.append(f"--volume={cache}:/var/cache/lab/archives")
-    docker("create", *arguments, image)
+    docker("create", *arguments, *(disk.arguments if disk else ()), image)
 
 
 def put(name: str, files: Mapping[str, tuple[bytes, int]]) -> None:

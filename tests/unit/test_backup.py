@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 
 import shipshape_backup.__main__ as program
+import shipshape_backup.drill as drill
 import shipshape_backup.mail as mail
 import shipshape_backup.postgres as postgres
 import shipshape_backup.restore as restore
@@ -85,14 +86,35 @@ def test_a_run_that_was_read_back_is_a_success_a_monitor_can_see(configure: Conf
     assert found["databases"][0]["snapshot"] == snapshot["id"][:8]
 
 
-def test_a_drill_reads_the_newest_dump_to_its_end_and_reports(configure: Configure) -> None:
+def test_a_drill_loads_the_newest_dump_into_a_server_of_its_own_and_reports(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
     etc = configure()
+    state = etc.parent / "state"
     assert run(etc) == 0
+    (state / "drill-server").mkdir()  # of one that was killed
     assert run(etc, "drill") == 0
-    (path,) = (etc.parent / "state" / "drills").glob("*.json")
+    (path,) = (state / "drills").glob("*.json")
     found = json.loads(path.read_text())
-    assert (found["status"], found["databases"][0]["name"], found["databases"][0]["bytes"] > 0) == ("ok", "shop", True)
-    assert (etc.parent / "state" / "last-drill-success").exists()
+    (database,) = found["databases"]
+    assert (found["status"], database["name"], database["bytes"] > 0) == ("ok", "shop", True)
+    assert (database["tables"], database["rows"], database["indexes"], database["differ"]) == (1, 3, 1, [])
+    assert 0 <= database["rpo_seconds"] < 60 and 0 <= database["rto_seconds"] < 60
+    assert "1 tables with 3 rows" in capsys.readouterr().out
+    assert (state / "last-drill-success").exists() and not (state / "drill-server").exists()
+    started = (state / "server").read_text()
+    assert "CPUWeight=10" in started and "RuntimeMaxSec=60" in started and "listen_addresses= " in started
+
+
+def test_a_drill_says_which_tables_have_other_rows_by_now() -> None:
+    same = {"rows": 3, "newest": []}
+    then: drill.Tables = {"same": same, "orders": {"rows": 3, "newest": ["2026-01-31", None]}, "gone": same}
+    now: drill.Tables = {"same": same, "orders": {"rows": 5, "newest": ["2026-02-01", None]}, "new": same}
+    assert drill.differences(then, now) == [
+        "gone: 3 rows in the backup, no table by now",
+        "new: no table in the backup, 3 rows by now",
+        "orders: 3 rows in the backup with times up to 2026-01-31, 5 rows by now",
+    ]
 
 
 def test_a_drill_that_cannot_read_a_dump_fails_by_its_name(configure: Configure, capsys: Any) -> None:
@@ -100,7 +122,7 @@ def test_a_drill_that_cannot_read_a_dump_fails_by_its_name(configure: Configure,
     assert run(etc) == 0
     configure(faults={"corrupt": "yes"})
     assert run(etc, "drill") == 1
-    assert "the newest dump of database shop cannot be read: pg_restore: error" in capsys.readouterr().err
+    assert "is no backup: pg_restore of database shop failed: pg_restore: error" in capsys.readouterr().err
     assert not (etc.parent / "state" / "last-drill-success").exists()
 
 

@@ -30,8 +30,8 @@ from tests.unit.test_backup_retention import SYSTEMS, Declared
 sys.path.insert(0, str(lab.ROLE / "files"))
 
 import shipshape_pgbackrest.__main__ as program
-import shipshape_pgbackrest.drill as drill
 import shipshape_pgbackrest.mail as mail
+import shipshape_pgbackrest.postgresql_contents as contents
 import shipshape_pgbackrest.restore as restore
 import shipshape_pgbackrest.watch as watch
 
@@ -299,7 +299,7 @@ def test_while_the_log_is_stored_the_repository_is_opened_all_the_same(local_sho
 def test_a_drill_checks_the_indexes_of_partitions_and_not_that_of_the_table_above_them(local_shop: Shop) -> None:
     def checked() -> int:
         # Each statement is one of its own, as the drill has them.
-        return int([local_shop.server.sql(one) for one in drill.INDEXES.split(";") if one.strip()][-1])
+        return int([local_shop.server.sql(one) for one in contents.INDEXES.split(";") if one.strip()][-1])
 
     before = checked()
     local_shop.server.sql("CREATE TABLE visits (at date PRIMARY KEY) PARTITION BY RANGE (at)")

@@ -49,6 +49,11 @@ def test_a_random_page_costs_more_on_a_disk_that_turns() -> None:
     assert pages == [1.1, 4]
 
 
+def test_commits_that_come_together_share_a_write_and_one_that_comes_alone_does_not_wait() -> None:
+    settings = tuning.postgresql_tuning(2048)
+    assert 0 < int(settings["commit_delay"]) <= 1000 and int(settings["commit_siblings"]) >= 2
+
+
 @pytest.mark.parametrize(("version", "method"), [("", "on"), ("13", "on"), ("14", "on"), ("15", "lz4"), ("17", "lz4")])
 def test_the_log_is_compressed_by_the_quickest_method_that_the_version_knows(version: str, method: str) -> None:
     assert tuning.postgresql_tuning(2048, 2, "ssd", version)["wal_compression"] == method

@@ -1,23 +1,25 @@
-"""A rehearsal: the newest backups read to their end, the files compared with those that live, nothing of it kept."""
+"""A rehearsal: the newest dumps loaded, the newest files compared with those that live, and nothing of it kept."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Iterator
 
 from shipshape_backup.make import chunks, digest_of, list_files
-from shipshape_backup.postgres import as_postgres, file_of, tag_of
-from shipshape_backup.restore import choose, require_space, verified
+from shipshape_backup.postgres import answers, psql, tag_of
+from shipshape_backup.postgresql_contents import INDEXES, TABLES, tables
+from shipshape_backup.restore import choose, create, load, require_space, verified
 from shipshape_backup.run import LIMIT, turn
-from shipshape_backup.store import FILES, Restic, Settings, end, moment, text_of
-from shipshape_backup.unattended import Failure, cry, limit, now, write
+from shipshape_backup.scratch import server
+from shipshape_backup.store import FILES, Restic, Settings, moment
+from shipshape_backup.unattended import Failure, Stopped, cry, limit, now, write
 
+Tables = Dict[str, Dict[str, Any]]
+LOADED = "rehearsed"  # whatever it is called live, as postgres, which each server has
 NAMED = 10  # files that are not what they should be; there is no use in a thousand of them
 
 
@@ -53,31 +55,51 @@ def rehearse_files(restic: Restic, directory: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rehearse_database(restic: Restic, name: str) -> dict[str, Any]:
-    """The newest dump, unpacked by pg_restore to its last byte without any server."""
+def rehearse_databases(restic: Restic, names: list[str], directory: Path, minutes: int) -> Iterator[dict[str, Any]]:
+    """The newest dump of each, loaded into a server that is thrown away, and looked at there."""
+    if names:
+        with server(directory, minutes) as at:
+            for name in names:
+                yield rehearse_database(restic, name, directory, at)
+                # One at a time, so that there is room for the largest, and not for all.
+                psql(f"DROP DATABASE {LOADED}", at=at)
+
+
+def rehearse_database(restic: Restic, name: str, directory: Path, at: str) -> dict[str, Any]:
     started = time.monotonic()
     snapshot = choose(verified(restic, tag_of(name)), "latest", f"database {name}")
-    size = 0
-    with tempfile.TemporaryFile() as err:
-        command = ["pg_restore", "--exit-on-error", "--file=/dev/null"]
-        process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
-        assert process.stdin
-        try:
-            for chunk in restic.read(snapshot["id"], "/" + file_of(name)):
-                size += len(chunk)
-                process.stdin.write(chunk)
-            process.stdin.close()
-            process.wait()
-        except BrokenPipeError:
-            process.wait()  # it says why below
-        finally:
-            end(process)
-        if process.returncode != 0:
-            raise Failure(f"the newest dump of database {name} cannot be read: {text_of(err).strip()[-500:]}")
+    size = int(psql("SELECT pg_database_size(oid) FROM pg_database WHERE datname = :'name'", name=name) or 0)
+    require_space(directory, size, f"database {name}, which is loaded to be looked at,")
+    create(name, LOADED, at)
+    try:
+        size = load(restic, snapshot, name, LOADED, at)
+        took = round(time.monotonic() - started, 1)
+        indexes = int(psql(INDEXES, LOADED, at))
+    except Stopped:
+        raise
+    except Failure as failure:
+        raise Failure(
+            f"the newest dump of database {name}, of {snapshot['time'][:19]}, is no backup: {failure}"
+        ) from failure
+    restored, live = tables(answers(TABLES, LOADED, at)), tables(answers(TABLES, name))
     return {
         "name": name, "snapshot": snapshot["id"][:8], "taken": snapshot["time"][:19], "bytes": size,
-        "seconds": round(time.monotonic() - started, 1),
+        "rto_seconds": took, "rpo_seconds": round((now() - moment(snapshot["time"])).total_seconds()),
+        "indexes": indexes, "tables": len(restored), "rows": sum(row["rows"] for row in restored.values()),
+        "differ": differences(restored, live),
     }  # fmt: skip
+
+
+def differences(restored: Tables, live: Tables) -> list[str]:
+    """Tables that have other rows by now: mostly because the app went on, and a person sees whether that is all."""
+    found = []
+    for table in sorted({**restored, **live}):
+        then, current = (f"{where[table]['rows']} rows" if table in where else "no table" for where in (restored, live))
+        if then != current:
+            newest = ", ".join(time for time in restored.get(table, {}).get("newest", []) if time)
+            until = f" with times up to {newest}" if newest else ""
+            found.append(f"{table}: {then} in the backup{until}, {current} by now")
+    return found
 
 
 def drill(settings: Settings, scheduled: bool) -> int:
@@ -90,8 +112,9 @@ def drill(settings: Settings, scheduled: bool) -> int:
         restic = Restic(settings)
         try:
             with limit(settings.timeout_minutes, "drill", LIMIT):
-                for name in settings.databases:
-                    report["databases"].append(rehearse_database(restic, name))
+                directory = settings.state / "drill-server"
+                for found in rehearse_databases(restic, settings.databases, directory, settings.timeout_minutes):
+                    report["databases"].append(found)
                 if settings.paths:
                     report["files"] = rehearse_files(restic, settings.state / "drill")
         except Failure as failure:
@@ -113,7 +136,12 @@ def drill(settings: Settings, scheduled: bool) -> int:
             cry(settings, f"The restore drill of {settings.host} failed:", report["failures"])
             return 1
         for database in report["databases"]:
-            print("database {name} of {taken}: {bytes} bytes, readable to the end, in {seconds} s".format(**database))
+            print(
+                "database {name} of {taken}: {tables} tables with {rows} rows, loaded from {bytes} bytes in "
+                "{rto_seconds} s; {indexes} indexes are whole. A loss now would cost {rpo_seconds} s".format(**database)
+            )
+            for difference in database["differ"]:
+                print(f"  {difference}")
         if report["files"]:
             print("files of {taken}: {files} restored, {same} of them the same as those that live, "
                   "{changed_since} changed since, in {seconds} s".format(**report["files"]))  # fmt: skip

@@ -23,21 +23,37 @@ def as_postgres(*command: str, **streams: Any) -> subprocess.Popen[bytes]:
         raise Failure(f"{command[0]} cannot be run: PostgreSQL is not installed on this host") from error
 
 
-def psql(statement: str, database: str = "postgres", **variables: str) -> str:
-    """The variables are referred to as :'name' (a text) or :"name" (an identifier)."""
-    assignments = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-    command = ["psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", *assignments, "-d", conninfo(database), "-f", "-"]
+def psql(statement: str, database: str = "postgres", at: str = "", **variables: str) -> str:
+    """The variables are referred to as :'name' (a text) or :"name" (an identifier). `at`: as in conninfo."""
+    code, out, err = _psql(
+        statement, database, at, "ON_ERROR_STOP=1", *(f"{name}={value}" for name, value in variables.items())
+    )
+    if code != 0:
+        raise Failure(f"PostgreSQL says: {err}")
+    return out
+
+
+def answers(statements: str, database: str, at: str = "") -> str:
+    """Of those that are answered; one that takes longer than it may does not keep back the others."""
+    _code, out, _err = _psql(statements, database, at)
+    return out
+
+
+def _psql(statement: str, database: str, at: str, *variables: str) -> tuple[int, str, str]:
+    assignments = [part for variable in variables for part in ("-v", variable)]
+    command = ["psql", "-XqAtw", *assignments, "-d", conninfo(database, at), "-f", "-"]
     process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(statement.encode())
-    if process.returncode != 0:
-        raise Failure(f"PostgreSQL says: {err.decode('utf-8', 'replace').strip()}")
-    return out.decode().strip()
+    return process.returncode, out.decode().strip(), err.decode("utf-8", "replace").strip()
 
 
-def conninfo(database: str) -> str:
-    """A name as a connection string, because psql and pg_dump take a name with = in it for one."""
+def conninfo(database: str, at: str = "") -> str:
+    """A name as a connection string, because psql and pg_dump take a name with = in it for one.
+
+    `at`: the folder of the socket of another server than the live one.
+    """
     quoted = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{quoted}'"
+    return f"dbname='{quoted}'" + (f" host='{at}'" if at else "")
 
 
 def exists(database: str) -> bool:

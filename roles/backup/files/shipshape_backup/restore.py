@@ -77,9 +77,11 @@ def restore_database(restic: Restic, name: str, wanted: str, into: str) -> dict[
     try:
         load(restic, snapshot, name, into)
         psql("ANALYZE", into)
-    except BaseException:
+    except BaseException as error:
         # We made it a moment ago and it is not whole.
         psql('DROP DATABASE :"into"', into=into)
+        if isinstance(error, Failure):
+            raise Failure(f"{error}. Nothing is left of {into}") from error
         raise
     count = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     return {
@@ -89,8 +91,11 @@ def restore_database(restic: Restic, name: str, wanted: str, into: str) -> dict[
     }  # fmt: skip
 
 
-def create(name: str, into: str) -> None:
-    """With the owner and the locale of the original where that is still there, or of what it would be."""
+def create(name: str, into: str, at: str = "") -> None:
+    """With the owner and the locale of the original where that is still there, or of what it would be.
+
+    `at`: on another server than that of the original.
+    """
     found = psql(
         "SELECT pg_get_userbyid(datdba) || E'\\t' || datcollate FROM pg_database WHERE datname = :'name'", name=name
     )
@@ -101,22 +106,26 @@ def create(name: str, into: str) -> None:
         'CREATE DATABASE :"into" OWNER :"owner" TEMPLATE template0 ENCODING \'UTF8\' '
         "LC_COLLATE :'locale' LC_CTYPE :'locale';\n"
         'REVOKE ALL ON DATABASE :"into" FROM PUBLIC',
+        at=at,
         into=into,
         owner=owner,
         locale=locale,
     )
     if int(psql("SHOW server_version_num")) < 150000:
         # A dump of these versions says what others may do in the schema public, and not whose it is.
-        psql('ALTER SCHEMA public OWNER TO :"owner"', into, owner=owner)
+        psql('ALTER SCHEMA public OWNER TO :"owner"', into, at, owner=owner)
 
 
-def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str) -> None:
+def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str, at: str = "") -> int:
+    """How many bytes the dump had. `at`: into a database of another server."""
+    size = 0
     with tempfile.TemporaryFile() as err:
-        command = ["pg_restore", "--exit-on-error", "--no-password", "--dbname", conninfo(into)]
+        command = ["pg_restore", "--exit-on-error", "--no-password", "--dbname", conninfo(into, at)]
         process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
         assert process.stdin
         try:
             for chunk in restic.read(snapshot["id"], "/" + file_of(name)):
+                size += len(chunk)
                 process.stdin.write(chunk)
             process.stdin.close()
             process.wait()
@@ -125,9 +134,8 @@ def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str) -> None
         finally:
             end(process)
         if process.returncode != 0:
-            raise Failure(
-                f"pg_restore of database {name} failed, nothing is left of {into}: {text_of(err).strip()[-2000:]}"
-            )
+            raise Failure(f"pg_restore of database {name} failed: {text_of(err).strip()[-2000:]}")
+    return size
 
 
 def restore_files(restic: Restic, wanted: str, target: str, paths: list[str]) -> dict[str, Any]:

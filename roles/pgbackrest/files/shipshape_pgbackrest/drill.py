@@ -7,6 +7,7 @@ import subprocess
 import time
 from typing import Any
 
+from shipshape_pgbackrest.postgresql_contents import INDEXES, TABLES, tables
 from shipshape_pgbackrest.restore import restore
 from shipshape_pgbackrest.side import Side
 from shipshape_pgbackrest.tool import LIMIT, Settings, answers, as_postgres, conninfo, from_epoch, lock, psql, said
@@ -14,32 +15,6 @@ from shipshape_pgbackrest.unattended import Failure, cry, limit, now, write
 from shipshape_pgbackrest.watch import archived_until
 
 NAME = "drill"
-#: Of the live server nothing is asked that takes longer, and nothing by more than one process.
-COUNT = """
-SET statement_timeout = '60s';
-SET max_parallel_workers_per_gather = 0;
-SET default_transaction_read_only = on;
-SET timezone = 'UTC';
-SELECT format(
-  'SELECT json_build_object(''table'', %L, ''rows'', count(*), ''newest'', json_build_array(%s), ''writes'', '
-  '(SELECT coalesce(max(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_stat_all_tables '
-  'WHERE relid = %L::regclass)) FROM ONLY %s',
-  c.oid::regclass,
-  (SELECT string_agg(format('max(%I)::text', attname), ', ' ORDER BY attnum) FROM pg_attribute
-    WHERE attrelid = c.oid AND NOT attisdropped
-    AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)),
-  c.oid::regclass, c.oid::regclass)
-FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind IN ('r', 'm') AND relpersistence = 'p' AND nspname !~ '^(pg_|information_schema$)' ORDER BY c.oid
-\\gexec
-"""
-INDEXES = """
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS amcheck;
-SELECT count(bt_index_check(indexrelid)::text)
-FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = relam
-WHERE amname = 'btree' AND relkind = 'i' AND relpersistence = 'p' AND indisready AND indisvalid;
-"""
 
 
 def databases(port: int) -> list[str]:
@@ -54,10 +29,8 @@ def count(port: int) -> dict[str, dict[str, Any]]:
     found = {}
     for database in databases(port):
         command = ["psql", "-XqAtw", "-p", str(port), "-d", conninfo(database), "-f", "-"]
-        _code, out, _err = as_postgres(*command, stdin=COUNT)
-        for line in out.splitlines():
-            row = json.loads(line)
-            found[f"{database}: {row.pop('table')}"] = row
+        _code, out, _err = as_postgres(*command, stdin=TABLES)
+        found.update({f"{database}: {table}": row for table, row in tables(out).items()})
     return found
 
 
