@@ -7,6 +7,7 @@ in this order.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -352,3 +353,17 @@ def test_queries_take_less_than_100_milliseconds_by_the_95th_percentile(pulse: S
     moments = query(pulse, "superset", "\\timing on\n" + "SELECT count(*) FROM superset.charts;\n" * 100)
     taken = sorted(float(line.split()[1]) for line in moments.splitlines() if line.startswith("Time:"))
     assert len(taken) == 100 and taken[94] < 100, taken[-10:]
+
+
+@pytest.mark.skipif(not settings.EVERYTHING, reason="the roles' scenarios rehearse; make test-all")
+def test_every_month_dump_and_files_are_restored_and_compared(pulse: System) -> None:
+    timetable = pulse.ssh("cat /etc/cron.d/shipshape-backup", host="data1")
+    assert re.search(r"^0 5 1 \* \* root .*shipshape-backup drill ", timetable, re.MULTILINE), timetable
+    for playbook in ("backup", "drill"):
+        run = pulse.play(f"playbooks/{playbook}.yml")
+        assert run.code == 0, run.tail
+    report = json.loads(pulse.ssh("cat $(ls /var/lib/shipshape/backup/drills/*.json | tail -1)", host="data1"))
+    (database,) = report["databases"]
+    assert report["status"] == "ok" and database["name"] == "insightpulse", report
+    # The rows of both apps, loaded with their owners; and the index of the vectors.
+    assert database["tables"] >= 3 and database["rows"] > 0 and database["differ"] == [], report

@@ -19,8 +19,13 @@ from tests.site.system import BIN, PROJECT, System, changes, environment
 API = "https://api.malar-market-ledger.com"
 WEB = "https://malar-market-ledger.com"
 CONTAINER = "shipshape-site-malar1"
-STAGES = ("hardening", "docker", "database", "proxy", "deploy")
-TAGS = ("packages", "hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
+#: Each alone is a run of its own; `make test` takes those with most before them that they do without.
+STAGES = ("hardening", "docker", "database", "proxy", "deploy") if settings.EVERYTHING else ("database", "deploy")
+TAGS = (
+    ("packages", "hardening", "docker", "postgresql", "nginx", "certbot", "app", "backup")
+    if settings.EVERYTHING
+    else ("certbot", "app", "backup")
+)
 
 
 def test_check_of_a_bare_droplet_runs_to_the_end_and_changes_nothing(malar: System) -> None:
@@ -228,6 +233,21 @@ def test_a_backup_restores_to_the_very_rows(malar: System) -> None:
     assert rows["malar_api"] == rows[name]
     assert rows[name].endswith("\n25")
     assert "backup       20" in malar.play("site.yml").output
+
+
+@pytest.mark.skipif(not settings.EVERYTHING, reason="the roles' scenarios rehearse; make test-all")
+def test_a_rehearsal_restores_dump_and_log_and_says_what_a_loss_would_cost(malar: System) -> None:
+    for program, hour in (("pgbackrest", 4), ("backup", 5)):
+        timetable = malar.ssh(f"cat /etc/cron.d/shipshape-{program}")
+        assert re.search(rf"^0 {hour} 1 \* \* root .*shipshape-{program} drill ", timetable, re.MULTILINE), timetable
+    run = malar.play("playbooks/drill.yml")
+    assert run.code == 0, run.tail
+    by_log = re.search(r"answered queries after ([\d.]+) s; a loss now would cost ([\d.]+) s", run.output)
+    assert by_log and max(map(float, by_log.groups())) < 600, run.tail
+    report = json.loads(malar.ssh("cat $(ls /var/lib/shipshape/backup/drills/*.json | tail -1)"))
+    (dump,) = report["databases"]
+    assert report["status"] == "ok" and dump["name"] == "malar_api" and dump["rows"] >= 25, report
+    assert malar.ssh("ls /etc/postgresql/*") == "main"
 
 
 def test_the_bucket_holds_nothing_readable(malar: System) -> None:

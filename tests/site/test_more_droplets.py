@@ -67,6 +67,7 @@ def pinged(where: System) -> float:
     return sorted(taken)[1]
 
 
+@pytest.mark.skipif(not settings.EVERYTHING, reason="test_app_hosts.py has an app behind a proxy, too; make test-all")
 def test_proxy_and_app_on_two_droplets_find_each_other_and_nobody_else_does(app_behind: System) -> None:
     system.start("two", app_behind.hosts, DOMAINS)
     try:
