@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.names import app_port, is_hostname
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import PlanError, plan, plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_apps import plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_common import PlanError
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
 GIT = {"git": "https://git.malar.in/malar.git"}

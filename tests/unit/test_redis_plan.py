@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from ansible_collections.shipshape.droplet.plugins.module_utils import redis_plan as planning
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.names import redis_port
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import PlanError, plan, plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_apps import plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_common import PlanError
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 
 CACHE = {"name": "cache", "port": 16001, "memory": "128mb", "policy": "allkeys-lru", "persistence": "none", "users": []}
