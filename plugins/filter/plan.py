@@ -8,6 +8,9 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
 from ansible_collections.shipshape.droplet.plugins.plugin_utils import plan as model
+from ansible_collections.shipshape.droplet.plugins.plugin_utils import plan_apps as apps_model
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_common import PlanError
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_pgbouncer import PGBOUNCER_PORT
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology, UnknownPrimary, elect
 
 
@@ -72,7 +75,7 @@ def pooler_port(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
     for host in groups.get("database", ()):
         if port := hostvars[host].get("pgbouncer_port"):
             return int(port)
-    return int(model.PGBOUNCER_PORT)
+    return int(PGBOUNCER_PORT)
 
 
 def redis(hostvars: Mapping[str, Any], host: str) -> Mapping[str, Any]:
@@ -90,7 +93,7 @@ def plan(apps: Mapping[str, Any], groups: Mapping[str, Any], hostvars: Mapping[s
             apps, topology(groups, hostvars), host, proxy, http3, pooler, redis(hostvars, host)
         )
         return planned
-    except (model.PlanError, UnknownPrimary) as error:
+    except (PlanError, UnknownPrimary) as error:
         raise AnsibleFilterError(str(error)) from error
 
 
@@ -106,11 +109,11 @@ def plan_apps(
     try:
         known = topology(groups, hostvars)
         pooler = pooler_port(groups, hostvars)
-        planned: list[dict[str, Any]] = model.plan_apps(
+        planned: list[dict[str, Any]] = apps_model.plan_apps(
             apps, known, host, passwords, only, pooler, redis(hostvars, host)
         )
         return planned
-    except (model.PlanError, UnknownPrimary) as error:
+    except (PlanError, UnknownPrimary) as error:
         raise AnsibleFilterError(str(error)) from error
 
 

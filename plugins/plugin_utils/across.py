@@ -20,7 +20,10 @@ from .container import check_container
 from .databases import check_databases
 from .hooks import OF_A_BUILD
 from .names import app_port, is_address, is_hostname, second_port
-from .plan import PGBOUNCER_PORT, POSTGRESQL_PORT, PROXY_PORTS, text, with_process
+from .plan_common import text, with_process
+from .plan_listens import PROXY_PORTS
+from .plan_pgbouncer import PGBOUNCER_PORT
+from .plan_postgresql import POSTGRESQL_PORT
 from .problems import Path, Problem, listing, meant
 from .redis_fields import check_redis, instances_of
 from .redis_fields import port_of as redis_port_of

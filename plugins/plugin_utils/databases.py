@@ -11,7 +11,7 @@ from typing import Any
 from ..module_utils.app_types import PROCESS_TYPES
 from .app_fields import postgresql_name
 from .names import LONGEST_POSTGRESQL_NAME, database_name, is_app_name
-from .plan import database_schemas, reader
+from .plan_postgresql import database_schemas, reader
 from .postgresql_extensions import KNOWN, MEANT
 from .problems import Path, Problem, listing, meant
 

@@ -8,7 +8,8 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.app_fields impor
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.compose import COMPOSE_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.container import CONTAINER_KEYS
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.fields import GLOBALS
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan, plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_apps import plan_apps
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.reference import DEFAULTS, rows, table
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology
 

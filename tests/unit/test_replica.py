@@ -13,7 +13,8 @@ from ansible_collections.shipshape.droplet.plugins.filter.plan import promotion_
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.hosts import check_hosts
-from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan, plan_apps
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
+from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_apps import plan_apps
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import Topology, UnknownPrimary, elect
 
 ADDRESSES = {"web": "10.0.0.1", "db1": "10.0.0.2", "db2": "10.0.0.3"}
