@@ -392,7 +392,10 @@ def test_insightpulse_is_routed_by_path_to_other_hosts_under_either_proxy(serve:
                 answer = proxy.get("insightpulseai.net", path, Origin=origin)
                 assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (200, origin)
             assert answer.header("Strict-Transport-Security") == "max-age=31536000"
-            statuses = [proxy.get("insightpulseai.net", "/").status for _ in range(20)]
+            statuses: list[int] = []
+            # Twenty are enough where the machine is not so slow that it asks no faster than it may.
+            while 429 not in statuses and len(statuses) < 60:
+                statuses.append(proxy.get("insightpulseai.net", "/").status)
     assert [path for path, _headers in web.requests][:3] == ["/", "/about?x=1", "/odoofoo"]
     assert [path for path, _headers in odoo.requests] == ["/web/health", "/"]
     assert [path for path, _headers in superset.requests] == ["/superset/api/v1"]
