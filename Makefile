@@ -53,7 +53,7 @@ lint: setup ## Check style, types and that the reference is up to date
 	.venv/bin/python scripts/docs.py --check
 
 unit: setup ## Run the tests that need no droplet
-	.venv/bin/pytest --numprocesses=4
+	.venv/bin/pytest --numprocesses=6
 
 test-role: image ## Run one scenario: ROLE=nginx IMAGE=debian-12
 	@test -n "$(ROLE)" || { echo "which one? make test-role ROLE=$(firstword $(SCENARIOS)); there are: $(SCENARIOS)" >&2; exit 2; }
