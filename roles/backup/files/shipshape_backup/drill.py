@@ -14,7 +14,7 @@ from shipshape_backup.postgres import answers, psql, tag_of
 from shipshape_backup.postgresql_contents import INDEXES, TABLES, tables
 from shipshape_backup.restore import choose, create, load, require_space, verified
 from shipshape_backup.run import LIMIT, turn
-from shipshape_backup.scratch import server
+from shipshape_backup.throwaway import server
 from shipshape_backup.store import FILES, Restic, Settings, moment
 from shipshape_backup.unattended import Failure, Stopped, cry, limit, now, write
 
