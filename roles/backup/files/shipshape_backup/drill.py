@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from shipshape_backup.postgres import as_postgres, file_of, tag_of
 from shipshape_backup.restore import choose, require_space, verified
 from shipshape_backup.run import LIMIT, turn
 from shipshape_backup.store import FILES, Restic, Settings, end, moment, text_of
-from shipshape_backup.unattended import Failure, cry, limit, now, write
+from shipshape_backup.unattended import Failure, cry, limit, now, scratch, write
 
 NAMED = 10  # files that are not what they should be; there is no use in a thousand of them
 
@@ -58,7 +57,7 @@ def rehearse_database(restic: Restic, name: str) -> dict[str, Any]:
     started = time.monotonic()
     snapshot = choose(verified(restic, tag_of(name)), "latest", f"database {name}")
     size = 0
-    with tempfile.TemporaryFile() as err:
+    with scratch() as err:
         command = ["pg_restore", "--exit-on-error", "--file=/dev/null"]
         process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
         assert process.stdin
