@@ -11,16 +11,20 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Protocol
+from typing import IO, Any, Dict, Iterator, List, Protocol, Tuple
 
 from . import mail, webhook
 
 POLL = 1.0  # seconds between two looks at a lock that another holds
+#: Bytes of a disk that are left to others, of a small one a twentieth: PostgreSQL stops when it cannot write its log.
+LEAST = 256 << 20
+DISK_FULL = "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"
 
 
 class Failure(Exception):
@@ -69,6 +73,28 @@ def read_json(path: Path) -> Dict[str, Any]:
         return found
     except (OSError, ValueError):
         return {}
+
+
+def scratch() -> IO[bytes]:
+    """A file in memory: what a program says of a full disk must not need room on it."""
+    return os.fdopen(os.memfd_create("shipshape"), "w+b")
+
+
+def space(path: Path) -> Tuple[int, int]:
+    """(bytes free on the disk that has it, or will; how many of them are left to others)."""
+    usage = shutil.disk_usage(next(there for there in (path, *path.parents) if there.exists()))
+    return usage.free, min(LEAST, usage.total // 20)
+
+
+def too_full(path: Path) -> str:
+    """Why nothing more is to be written there, or nothing."""
+    free, others = space(path)
+    if free >= others:
+        return ""
+    return (
+        f"the disk of {path} has {free >> 20} MB left, and {others >> 20} MB are left to others, such as PostgreSQL, "
+        "which stops on a full disk. Make room (df -h), or choose another disk. Nothing that was stored is lost"
+    )
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit import restic_lab, s3_lab
+from tests.unit import disk_lab, restic_lab, s3_lab
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
@@ -27,7 +29,9 @@ sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 import shipshape_backup.__main__ as program
 import shipshape_backup.mail as mail
 import shipshape_backup.make as make
+import shipshape_backup.restore as restore
 import shipshape_backup.store as store
+import shipshape_backup.unattended as unattended
 
 Capture = pytest.CaptureFixture[str]
 
@@ -49,14 +53,14 @@ class Shop:
         self.configure(f"s3:{bucket.url}/repository" if bucket else str(repository.directory))
         self.trust(bucket.certificate if bucket else Path("/dev/null"))
 
-    def configure(self, repository: str, timeout_minutes: float = 2) -> None:
+    def configure(self, repository: str, timeout_minutes: float = 2, cache: Path | None = None) -> None:
         configuration = {
             "repository": repository, "host": "shop-1", "databases": ["shop"],
             "paths": [str(self.photos)], "exclude": [], "keep": {"daily": 1}, "jitter_minutes": 0,
             "timeout_minutes": timeout_minutes,
             "mail": "ops@shop.test", "state_directory": str(self.root / "state"),
-            "cache_directory": str(self.root / "cache"), "lock_file": str(self.root / "lock"), "server_copy": "",
-            "places": [],
+            "cache_directory": str(cache or self.root / "cache"), "lock_file": str(self.root / "lock"),
+            "server_copy": "", "places": [],
         }  # fmt: skip
         (self.root / "etc" / "config.json").write_text(json.dumps(configuration))
 
@@ -88,6 +92,12 @@ class Shop:
         program = self.root / "bin" / "restic"
         begin, rest = program.read_text().split("\n", 1)
         program.write_text(f'{begin}\nif [ "$1" = {command} ]; then {script}; fi\n{rest}')
+
+    def fill_before(self, command: str, file: Path) -> None:
+        """The next time that restic is started with that command, this fills its disk."""
+        once = self.root / f"once-{file.parent.name}"
+        once.touch()
+        self.before(command, f"if rm {once} 2>/dev/null; then cat /dev/zero >{file} 2>/dev/null; fi")
 
     def report(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.root / "state" / "last.json").read_text())
@@ -206,7 +216,8 @@ def test_a_run_while_the_network_is_away_fails_soon_in_clear_words_and_the_next_
 ) -> None:
     assert shop.call("run") == 0
     before = shop.listed(capsys)
-    monkeypatch.setattr(store, "OPEN_TIMEOUT", 2)
+    for name in ("LIST_TIMEOUT", "OPEN_TIMEOUT"):
+        monkeypatch.setattr(store, name, 2)
     shop.bucket.silent.set()
     began = time.monotonic()
     assert shop.call("run") == 1
@@ -220,8 +231,8 @@ def test_a_run_while_the_network_is_away_fails_soon_in_clear_words_and_the_next_
     assert len(shop.listed(capsys)) == len(before)
 
 
-def test_a_run_whose_network_goes_away_in_its_middle_is_stopped_and_nothing_of_it_counts(
-    shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+def test_a_run_whose_network_goes_away_in_its_middle_is_ended_in_minutes_and_nothing_of_it_counts(
+    shop: Shop, letters: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     assert shop.call("run") == 0
     before = shop.listed(capsys)
@@ -232,12 +243,31 @@ def test_a_run_whose_network_goes_away_in_its_middle_is_stopped_and_nothing_of_i
             shop.bucket.silent.set()
 
     shop.bucket.fault = vanish
-    shop.configure(f"s3:{shop.bucket.url}/repository", timeout_minutes=0.15)
+    for name, seconds in (("ASK_EVERY", 0.2), ("ASK_TIMEOUT", 0.5), ("AWAY_AFTER", 1.5)):
+        monkeypatch.setattr(store, name, seconds)
     began = time.monotonic()
     assert shop.call("run") == 1
-    assert shop.bucket.silent.is_set() and time.monotonic() - began < 60
-    assert "the backup was not done after 0.15 minutes and was stopped (backup_timeout_minutes)" in letters[-1][2]
+    assert shop.bucket.silent.is_set() and time.monotonic() - began < 20
+    assert "the store cannot be reached. Check endpoint of backup_s3" in letters[-1][2]
+    assert "it answered in the beginning, and has not for" in letters[-1][2]
     shop.bucket.silent.clear()
+    shop.bucket.fault = lambda method, path: None
+    assert shop.listed(capsys) == before
+    assert shop.call("run") == 0
+
+
+def test_a_run_of_which_the_store_answers_all_but_one_request_is_stopped_after_its_time(
+    shop: Shop, letters: list[tuple[str, str, str]], capsys: Capture
+) -> None:
+    assert shop.call("run") == 0
+    before = shop.listed(capsys)
+    (shop.photos / "two.jpg").write_bytes(os.urandom(300_000))
+    held = threading.Event()
+    shop.bucket.fault = lambda method, path: nothing_before(held) if method == "PUT" and "/data/" in path else None
+    shop.configure(f"s3:{shop.bucket.url}/repository", timeout_minutes=0.08)
+    assert shop.call("run") == 1
+    assert "the backup was not done after 0.08 minutes and was stopped (backup_timeout_minutes)" in letters[-1][2]
+    held.set()
     shop.bucket.fault = lambda method, path: None
     assert shop.listed(capsys) == before
     shop.configure(f"s3:{shop.bucket.url}/repository")
@@ -294,6 +324,7 @@ def test_what_does_not_fit_is_not_restored_and_says_what_it_takes(
     assert local_shop.call("run") == 0
     usage = shutil.disk_usage(local_shop.root)._replace(free=2 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(unattended, "LEAST", 1 << 20)
     target = str(local_shop.root / "back")
     assert local_shop.call("restore-files", "--target", target) == 1
     assert f"{target} has 2 MB left, and what is restored takes 3 MB. Make room" in capsys.readouterr().err
@@ -397,3 +428,122 @@ def test_a_lock_of_a_dead_process_is_taken_away_and_that_of_a_living_one_heeded(
     assert len(list(locks.iterdir())) == 1
     assert local_shop.call("run") == 0
     assert not list(locks.iterdir())
+
+
+def test_a_disk_that_fills_up_under_a_backup_is_told_in_words_and_the_next_run_with_room_succeeds(
+    local_shop: Shop, letters: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The repository's own, and the ones of temporary files, restic's and the program's, and of the cache."""
+    with contextlib.ExitStack() as disks:
+        repository, temporary, cache = [
+            disks.enter_context(disk_lab.disk(local_shop.root / name, size << 20))
+            for name, size in (("disk", 8), ("tmp", 2), ("small-cache", 2))
+        ]
+        shutil.copytree(local_shop.repository.directory, repository / "repository")
+        local_shop.configure(str(repository / "repository"), cache=cache)
+        local_shop.before("backup", f"export TMPDIR={temporary}")
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        assert local_shop.call("run") == 0
+        for number, full in enumerate((repository, temporary, cache)):
+            before = local_shop.listed(capsys)
+            (local_shop.photos / f"{number}.jpg").write_bytes(os.urandom(1_000_000))
+            local_shop.fill_before("backup", full / "filled")
+            began = time.monotonic()
+            assert local_shop.call("run") == 1
+            assert time.monotonic() - began < 15  # of which restic itself would try again for many minutes
+            for words in ("ake room", "df -h", "Nothing that was stored is lost"):
+                assert words in letters[-1][2]
+            # What is in the repository can be seen, and fetched, also from a disk that is full.
+            if full != cache:
+                assert local_shop.listed(capsys) == before
+                assert local_shop.call("restore-files", "--target", str(local_shop.root / f"back-{number}")) == 0
+            (full / "filled").unlink()
+            assert local_shop.call("run") == 0
+            assert len(local_shop.listed(capsys)) == len(before)
+
+
+def test_a_disk_that_fills_up_under_a_restore_keeps_nothing_of_it_and_the_next_one_with_room_succeeds(
+    local_shop: Shop, capsys: Capture
+) -> None:
+    (local_shop.photos / "film.mp4").write_bytes(os.urandom(2 << 20))
+    assert local_shop.call("run") == 0
+    with disk_lab.disk(local_shop.root / "disk", 4 << 20) as disk:
+        target = disk / "back"
+        local_shop.fill_before("restore", disk / "filled")
+        assert local_shop.call("restore-files", "--target", str(target)) == 1
+        said = capsys.readouterr().err
+        assert "ake room" in said and "df -h" in said
+        assert list(target.iterdir()) == []
+        (disk / "filled").unlink()
+        assert local_shop.call("restore-files", "--target", str(target)) == 0
+        restored = target / str(local_shop.photos).lstrip("/") / "film.mp4"
+        assert restored.read_bytes() == (local_shop.photos / "film.mp4").read_bytes()
+        assert not (target / restore.UNFINISHED).exists()
+
+
+def test_what_a_killed_restore_has_left_goes_with_the_next_and_what_others_put_there_stays(
+    local_shop: Shop, capsys: Capture
+) -> None:
+    assert local_shop.call("run") == 0
+    target = local_shop.root / "back"
+    target.mkdir()
+    (target / "somebodys").write_text("own")
+    assert local_shop.call("restore-files", "--target", str(target)) == 1
+    assert "is not empty and nothing is overwritten" in capsys.readouterr().err
+    assert (target / "somebodys").read_text() == "own"
+    (target / restore.UNFINISHED).touch()
+    assert local_shop.call("restore-files", "--target", str(target)) == 0
+    assert [path.name for path in target.iterdir()] == [local_shop.photos.parts[1]]
+
+
+def test_a_backup_leaves_of_a_disk_of_this_host_what_postgresql_needs_to_go_on(
+    local_shop: Shop, letters: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_shop.call("run") == 0
+    usage = shutil.disk_usage(local_shop.root)._replace(free=200 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: usage)
+        local_shop.before("backup", "sleep 1")
+        assert local_shop.call("run") == 1
+        assert f"the disk of {local_shop.repository.directory} has 200 MB left, and 256 MB are left" in letters[-1][2]
+    assert local_shop.call("run") == 0
+
+
+#: Says what a restore asks the server, and writes down what it is told.
+PSQL = """#!/bin/sh
+statement=$(cat)
+echo "$statement" >>{root}/statements
+case "$statement" in
+  *data_directory*) echo {root} ;;
+  *pg_get_userbyid*) printf 'shop\\tC' ;;
+  *server_version_num*) echo 150000 ;;
+  'SELECT 1 FROM pg_database'*) ;;
+  *) echo 1 ;;
+esac
+"""
+
+
+def test_a_restore_of_a_database_under_which_the_servers_disk_fills_up_is_ended_before_the_server_stops(
+    local_shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert local_shop.call("run") == 0
+    (local_shop.root / "bin" / "psql").write_text(PSQL.format(root=local_shop.root))
+    begun = local_shop.root / "begun"
+    (local_shop.root / "bin" / "pg_restore").write_text(f"#!/bin/sh\ntouch {begun}\nexec sleep 30\n")
+    usage = shutil.disk_usage(local_shop.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200 << 20) if begun.exists() else usage)
+    began = time.monotonic()
+    assert local_shop.call("restore-database", "shop") == 1
+    assert time.monotonic() - began < 15
+    said = capsys.readouterr().err
+    assert "nothing is left of shop_restored: pg_restore of database shop failed: the disk of " in said
+    assert f"{local_shop.root} has 200 MB left" in said
+    assert (local_shop.root / "statements").read_text().splitlines()[-1] == 'DROP DATABASE :"into"'
+    (local_shop.root / "bin" / "pg_restore").write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    begun.unlink()
+    assert local_shop.call("restore-database", "shop") == 0
+
+
+def nothing_before(held: threading.Event) -> None:
+    """No fault, but a store that takes its time over this request."""
+    held.wait(20)

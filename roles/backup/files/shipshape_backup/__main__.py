@@ -163,6 +163,9 @@ def main(arguments: list[str]) -> int:
         assert settings
         cry(settings, f"{NAMES[options.command]} of {settings.host} was left out:", [str(waited)])
         return BUSY
+    except OSError as error:  # a full disk, mostly
+        print(f"shipshape-backup: this host does not let it work, see df -h: {error}", file=sys.stderr)
+        return 1
     except Failure as failure:
         print(f"shipshape-backup: {settings.scrub(str(failure)) if settings else failure}", file=sys.stderr)
         return BUSY if isinstance(failure, Busy) else 1

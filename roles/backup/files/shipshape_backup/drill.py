@@ -14,8 +14,8 @@ from shipshape_backup.postgres import answers, psql, tag_of
 from shipshape_backup.postgresql_contents import INDEXES, TABLES, tables
 from shipshape_backup.restore import choose, create, load, require_space, verified
 from shipshape_backup.run import LIMIT, turn
-from shipshape_backup.throwaway import server
 from shipshape_backup.store import FILES, Restic, Settings, moment
+from shipshape_backup.throwaway import server
 from shipshape_backup.unattended import Failure, Stopped, cry, limit, now, write
 
 Tables = Dict[str, Dict[str, Any]]
@@ -72,7 +72,7 @@ def rehearse_database(restic: Restic, name: str, directory: Path, at: str) -> di
     require_space(directory, size, f"database {name}, which is loaded to be looked at,")
     create(name, LOADED, at)
     try:
-        size = load(restic, snapshot, name, LOADED, at)
+        size = load(restic, snapshot, name, LOADED, directory, at)
         took = round(time.monotonic() - started, 1)
         indexes = int(psql(INDEXES, LOADED, at))
     except Stopped:

@@ -9,7 +9,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Optional
@@ -23,12 +22,11 @@ from shipshape_backup.store import (
     NotStored,
     Restic,
     end,
-    give_up,
-    meaning,
     moment,
     text_of,
+    watch,
 )
-from shipshape_backup.unattended import Failure, Stopped
+from shipshape_backup.unattended import Failure, Stopped, scratch, space
 
 SAMPLE = 5  # files that are read back from each snapshot of paths
 DRAWN = 4 * SAMPLE  # from which they are taken: some may be gone by then
@@ -43,10 +41,10 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
     upload_command = ["backup", "--json", "--stdin", "--stdin-filename", file_of(name), "--host", restic.settings.host]
     tags = tagged(tag_of(name))
     digest, size = hashlib.sha256(), 0
-    with tempfile.TemporaryFile() as dump_err, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with scratch() as dump_err, scratch() as out, scratch() as err:
         dump = as_postgres(*dump_command, conninfo(name), stdout=subprocess.PIPE, stderr=dump_err)
         upload = restic.start(*upload_command, *tags, stdin=subprocess.PIPE, stdout=out, stderr=err)
-        give_up(upload, err)
+        watch(restic, upload, err, restic.disks)
         assert dump.stdout and upload.stdin
         try:
             while chunk := dump.stdout.read(CHUNK):
@@ -64,7 +62,8 @@ def back_up_database(restic: Restic, name: str) -> dict[str, Any]:
             end(upload)
             end(dump)
         if upload.returncode != 0:
-            raise NotStored(f"database {name} was dumped and not stored: {meaning(text_of(err), upload.returncode)}")
+            why = restic.meaning(text_of(err), upload.returncode)
+            raise NotStored(f"database {name} was dumped and not stored: {why}")
         snapshot = snapshot_of(text_of(out))
     read_back = hashlib.sha256()
     for chunk in restic.read(snapshot, "/" + file_of(name)):
@@ -94,9 +93,9 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
     once = ["--no-scan"] if restic.version >= (0, 15) else []
     command = ["backup", "--json", "--verbose=2", *once, *tags, *excludes, "--", *paths]
     # Status 3: a snapshot was made, and some files could not be read.
-    with tempfile.TemporaryFile() as err, ThreadPoolExecutor(1) as reader:
+    with scratch() as err, ThreadPoolExecutor(1) as reader:
         process = restic.start(*command, stdout=subprocess.PIPE, stderr=err)
-        give_up(process, err)
+        watch(restic, process, err, restic.disks)
         # A line for each file, read as it comes and not kept; to its end, so that restic can end when it is told to.
         assert process.stdout
         said = reader.submit(draw, process.stdout)
@@ -105,7 +104,7 @@ def back_up_paths(restic: Restic, paths: list[str]) -> dict[str, Any]:
         finally:
             end(process)
         if code not in (0, 3):
-            raise NotStored(f"the paths were read and not stored: {meaning(text_of(err), code)}")
+            raise NotStored(f"the paths were read and not stored: {restic.meaning(text_of(err), code)}")
         if code == 3:
             raise Failure(
                 f"some files cannot be read, so the backup of the paths is not whole: {text_of(err).strip()[:500]}"
@@ -167,7 +166,8 @@ def read_back(restic: Restic, snapshot: str, sample: dict[Path, int]) -> None:
     Small ones go to the disk, where one start of restic fetches them all; others are only looked at.
     """
     small = [path for path, size in sample.items() if size <= SMALL]
-    if shutil.disk_usage(restic.settings.state).free < 2 * sum(sample[path] for path in small):
+    free, others = space(restic.settings.state)
+    if free - others < 2 * sum(sample[path] for path in small):
         small = []
     if not sample:  # nothing but directories
         restic.call("ls", "--no-cache", *restic.reading, snapshot)

@@ -13,7 +13,7 @@ from typing import Any
 
 from shipshape_backup.make import list_files
 from shipshape_backup.postgres import exists, psql
-from shipshape_backup.restore import choose, restore_database, verified
+from shipshape_backup.restore import choose, require_space, restore_database, verified
 from shipshape_backup.store import FILES, Restic, Settings
 from shipshape_backup.unattended import Failure, lock, read_json, write
 
@@ -73,9 +73,7 @@ def put_files_back(restic: Restic, wanted: str, root: Path = Path("/")) -> dict[
     stage = restic.settings.state / "rebuild"
     shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
     size = sum(node.get("size", 0) for node in list_files(restic, snapshot["id"]))
-    free = shutil.disk_usage(stage.parent).free
-    if free < size * 1.1:
-        raise Failure(f"{stage.parent} has {free >> 20} MB left, and the files of the backup take {size >> 20} MB")
+    require_space(stage.parent, size, "what is put back")
     stage.mkdir(mode=0o700)
     restic.call("restore", snapshot["id"], "--target", str(stage))
     files, kept = merge(stage, root)

@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from shipshape_backup.make import list_files
 from shipshape_backup.postgres import as_postgres, conninfo, exists, file_of, psql, tag_of
-from shipshape_backup.store import FILES, UNVERIFIED, Restic, end, moment, text_of
-from shipshape_backup.unattended import Failure, now
+from shipshape_backup.store import DAMAGED, FILES, UNVERIFIED, Restic, end, moment, text_of
+from shipshape_backup.unattended import DISK_FULL, Failure, now, scratch, space, too_full
+
+#: In a directory whose restore is not done: what else is there is of that restore alone.
+UNFINISHED = ".shipshape-restore-is-not-done"
 
 
 def verified(restic: Restic, *tags: str) -> list[dict[str, Any]]:
@@ -55,12 +58,12 @@ def choose(snapshots: list[dict[str, Any]], wanted: str, label: str) -> dict[str
 
 
 def require_space(directory: Path, size: int, what: str) -> None:
-    """`what` takes `size` bytes; a tenth more is asked for, so that nothing is left full."""
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < size * 1.1:
+    """`what` takes `size` bytes; a tenth more is asked for, and what is left to others."""
+    free, others = space(directory)
+    if free - others < size * 1.1:
         raise Failure(
             f"{directory} has {free >> 20} MB left, and {what} takes {size >> 20} MB. Make room, or choose another disk"
+            f"; {others >> 20} MB are left to others"
         )
 
 
@@ -72,16 +75,17 @@ def restore_database(restic: Restic, name: str, wanted: str, into: str) -> dict[
         raise Failure(f"database {into} exists and is not overwritten. Choose another name (into), or drop it first")
     dump = sum(node.get("size", 0) for node in list_files(restic, snapshot["id"]))
     live = psql("SELECT pg_database_size(oid) FROM pg_database WHERE datname = :'name'", name=name)
-    require_space(Path(psql("SHOW data_directory")), max(dump, int(live or 0)), f"database {name}")
+    data = Path(psql("SHOW data_directory"))
+    require_space(data, max(dump, int(live or 0)), f"database {name}")
     create(name, into)
     try:
-        load(restic, snapshot, name, into)
+        load(restic, snapshot, name, into, data)
         psql("ANALYZE", into)
     except BaseException as error:
         # We made it a moment ago and it is not whole.
         psql('DROP DATABASE :"into"', into=into)
         if isinstance(error, Failure):
-            raise Failure(f"{error}. Nothing is left of {into}") from error
+            raise Failure(f"nothing is left of {into}: {error}") from error
         raise
     count = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     return {
@@ -116,13 +120,25 @@ def create(name: str, into: str, at: str = "") -> None:
         psql('ALTER SCHEMA public OWNER TO :"owner"', into, at, owner=owner)
 
 
-def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str, at: str = "") -> int:
-    """How many bytes the dump had. `at`: into a database of another server."""
+def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str, data: Path, at: str = "") -> int:
+    """How many bytes the dump had.
+
+    `data` is the server's directory, whose disk must not fill up. `at`: into a database of another server.
+    """
     size = 0
-    with tempfile.TemporaryFile() as err:
+    with scratch() as err:
         command = ["pg_restore", "--exit-on-error", "--no-password", "--dbname", conninfo(into, at)]
         process = as_postgres(*command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=err)
         assert process.stdin
+        full: list[str] = []
+
+        def look() -> None:
+            while process.poll() is None and not full:
+                full.extend(filter(None, [too_full(data)]))
+                time.sleep(0.2)
+            end(process)
+
+        threading.Thread(target=look, daemon=True).start()
         try:
             for chunk in restic.read(snapshot["id"], "/" + file_of(name)):
                 size += len(chunk)
@@ -134,14 +150,28 @@ def load(restic: Restic, snapshot: dict[str, Any], name: str, into: str, at: str
         finally:
             end(process)
         if process.returncode != 0:
-            raise Failure(f"pg_restore of database {name} failed: {text_of(err).strip()[-2000:]}")
+            said = text_of(err).strip()[-2000:]
+            why = full[0] if full else f"{DISK_FULL} ({said})" if "No space left on device" in said else said
+            raise Failure(f"pg_restore of database {name} failed: {why}")
     return size
+
+
+def clear(directory: Path) -> None:
+    """The note goes last: should this be killed, too, the next one goes on with it."""
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == UNFINISHED):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def restore_files(restic: Restic, wanted: str, target: str, paths: list[str]) -> dict[str, Any]:
     started = time.monotonic()
     snapshot = choose(verified(restic, FILES), wanted, "files")
     directory = Path(target or restic.settings.state / "restored" / snapshot["id"][:8])
+    unfinished = directory / UNFINISHED
+    if unfinished.exists():  # of one that was killed
+        clear(directory)
     if directory.exists() and any(directory.iterdir()):
         raise Failure(f"{directory} is not empty and nothing is overwritten. Choose another directory (--target)")
     wanted_files = [
@@ -151,14 +181,18 @@ def restore_files(restic: Restic, wanted: str, target: str, paths: list[str]) ->
     ]
     require_space(directory, sum(node.get("size", 0) for node in wanted_files), "what is restored")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    restic.call(
-        "restore",
-        *restic.reading,
-        snapshot["id"],
-        "--target",
-        str(directory),
-        *[part for path in paths for part in ("--include", path)],
-    )
+    unfinished.touch()
+    included = [part for path in paths for part in ("--include", path)]
+    try:
+        restic.call("restore", *restic.reading, snapshot["id"], "--target", str(directory), *included)
+    except BaseException as error:
+        # What is damaged stays so, and the rest is worth keeping. All else can be tried again.
+        if DAMAGED in str(error):
+            unfinished.unlink()
+        else:
+            clear(directory)
+        raise
+    unfinished.unlink()
     files = sum(len(names) for _, _, names in os.walk(directory))
     if not files:
         raise Failure(f"snapshot {snapshot['id'][:8]} has nothing of {' '.join(paths) or 'the paths'}")

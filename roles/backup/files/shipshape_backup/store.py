@@ -6,29 +6,37 @@ import contextlib
 import datetime
 import functools
 import hashlib
+import http.client
 import json
 import os
 import re
 import shlex
 import signal
+import ssl
 import subprocess
-import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator
+from typing import IO, Any, Callable, Iterable, Iterator, Optional
 
-from shipshape_backup.unattended import Failure
+from shipshape_backup.unattended import DISK_FULL, Failure, Stopped, scratch, too_full
 
 CHUNK = 1 << 20
 OPEN_TIMEOUT = 60  # seconds until a store that says nothing counts as unreachable
 LIST_TIMEOUT = 20  # seconds until a list that does not come is a reason to ask whether the store answers at all
+# Restic waits for what a connection does not bring any more: a quarter of an hour, or for ever where that stays open.
+# Seconds between two questions to the store, for its answer, and without one until a run is ended:
+ASK_EVERY, ASK_TIMEOUT, AWAY_AFTER = 30, 20, 300
 MARK, UNVERIFIED, FILES = "shipshape", "unverified", "files"
 
 FULL = "the bucket is full: its quota is used up"
 LOCKED = "another process holds the repository"
+UNREACHABLE = "the store cannot be reached. Check endpoint of backup_s3 and the network"
+DAMAGED = "an object of the repository is damaged"
 #: What restic says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
+    (r"no space left on device", DISK_FULL),
     (r"wrong password or no key found|status 12\b",
      "the repository exists and backup_password does not open it. Give the password it was made with"),
     (r"quota ?exceeded|StorageFull|minimum free drive threshold|Insufficient Storage",
@@ -47,18 +55,17 @@ MEANINGS = (
     (r"x509:|certificate", "the store's certificate is not trusted. Check it, this host's clock and CA certificates"),
     (r"no such host|connection refused|no route to host|network is unreachable|i/o timeout|timed out|deadline exceeded|"
      r"connection reset|server misbehaving|Bad Gateway|Service Unavailable|Gateway Time",
-     "the store cannot be reached. Check endpoint of backup_s3 and the network"),
+     UNREACHABLE),
     (r"already locked|status 11\b", f"{LOCKED}. If none does: shipshape-backup unlock"),
     (r"ciphertext verification failed|pack ID does not match|hash mismatch|invalid hash|does not match id|damaged pack",
-     "an object of the repository is damaged, and what depends on it cannot be restored; shipshape-backup check "
+     f"{DAMAGED}, and what depends on it cannot be restored; shipshape-backup check "
      "--read-data says what else is. Begin a new repository beside this one by another backup_prefix, and keep this "
      "one for what is whole in it"),
-    (r"no space left", "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"),
     (r"bucket does not exist|NoSuchBucket", "the bucket does not exist"),
     (r"unsupported repository version", "the repository was made by a newer restic. Choose another backup_prefix here"),
 )  # fmt: skip
 #: Of these, so many from the first on do not change by trying again.
-LASTING = 8
+LASTING = 9
 ABSENT = re.compile(
     r"specified key does not exist|bucket does not exist|NoSuchBucket|config file does not exist|"
     r"repository does not exist|config: no such file or directory"
@@ -80,6 +87,10 @@ class NotStored(Failure):
 
 class Late(Failure):
     """The store says nothing, or too little."""
+
+
+class Away(Stopped):
+    """The store has answered, and does not any more."""
 
 
 def plain(line: str) -> str:
@@ -160,26 +171,44 @@ def text_of(stream: IO[bytes]) -> str:
     return stream.read().decode("utf-8", "replace")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:
     """Interrupt, so that restic takes its lock away; kill what does not listen."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(20)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def give_up(process: subprocess.Popen[bytes], err: IO[bytes]) -> None:
-    """End it when its store says what does not change by trying again; returns at once."""
+def watch(restic: Restic, process: subprocess.Popen[bytes], err: IO[bytes], disks: Iterable[Path] = ()) -> None:
+    """End it where it is of no use to wait on; returns at once.
+
+    Its store says what does not change by trying again, or answers nobody; or one of `disks` has too little left.
+    """
 
     def look() -> None:
+        asked = heard = time.monotonic()
+        if restic.answered is None:
+            restic.answered = restic.answers()
         while process.poll() is None:
             with contextlib.suppress(OSError, ValueError):  # closed, since the process has ended meanwhile
                 # Not by seek: the child writes at the same offset.
                 if GIVE_UP.search(os.pread(err.fileno(), CHUNK, 0).decode("utf-8", "replace")):
                     end(process)
+            full = next(filter(None, map(too_full, disks)), "")
+            if full:
+                restic.full = full
+                end(process)
+            # Who is not answered at all, as from behind a proxy that only restic knows, does not judge by it.
+            if restic.answered and time.monotonic() - asked >= ASK_EVERY:
+                asked = time.monotonic()
+                if restic.answers():
+                    heard = asked
+                elif time.monotonic() - heard >= AWAY_AFTER:
+                    restic.away = True
+                    end(process, 1)  # its lock cannot be taken away without the store
             time.sleep(0.2)
 
     threading.Thread(target=look, daemon=True).start()
@@ -190,6 +219,12 @@ class Restic:
         self.settings = settings
         #: What commands that only read are called with. A lock is an object, too, which a full bucket does not take.
         self.reading: list[str] = []
+        #: Whether the store was heard of by `answers` in the beginning; None before that.
+        self.answered: Optional[bool] = None
+        #: What a watch found.
+        self.away, self.full = False, ""
+        #: The disk that a backup is written to, where that is one of this host.
+        self.disks = [Path(settings.repository)] if settings.repository.startswith("/") else []
         self.environment = {
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": "/root",
@@ -199,10 +234,42 @@ class Restic:
         }
 
     def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+        if self.away and not self.answers():
+            self.meaning("", 0)
+        self.away, self.full = False, ""
         try:
             return subprocess.Popen(["restic", *arguments], env=self.environment, cwd="/", **streams)
         except FileNotFoundError as error:
             raise Failure("restic is not installed on this host") from error
+
+    def answers(self) -> bool:
+        """Whether an S3 store says anything, be it that it does not know who asks."""
+        scheme, _, address = self.settings.repository.partition(":")
+        place = urllib.parse.urlsplit(address)
+        if scheme != "s3" or not place.hostname:
+            return False
+        connection = http.client.HTTPConnection(place.hostname, place.port or 80, timeout=ASK_TIMEOUT)
+        if place.scheme == "https":
+            trust = ssl.create_default_context()
+            # It is told nothing. Whether it is the right one restic sees.
+            trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+            connection = http.client.HTTPSConnection(
+                place.hostname, place.port or 443, timeout=ASK_TIMEOUT, context=trust
+            )
+        try:
+            connection.request("HEAD", "/")
+            connection.getresponse()
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def meaning(self, output: str, code: int) -> str:
+        """Why it ended: what a watch found, or else what it said."""
+        if self.away:
+            raise Away(f"{UNREACHABLE} (it answered in the beginning, and has not for {AWAY_AFTER / 60:.0f} minutes)")
+        return self.full or meaning(output, code)
 
     def call(self, *arguments: str) -> str:
         return self._past_dead_locks(self._call, *arguments)
@@ -222,20 +289,21 @@ class Restic:
         return work(*arguments)
 
     def _call(self, *arguments: str) -> str:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with scratch() as out, scratch() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            give_up(process, err)
+            into = [Path(value) for option, value in zip(arguments, arguments[1:]) if option == "--target"]
+            watch(self, process, err, into)
             try:
                 code = process.wait()
             finally:
                 end(process)
             said = text_of(err) + text_of(out)
             if code != 0 or (arguments[0] == "restore" and NOT_ALL.search(said)):
-                raise Failure(meaning(said, code))
+                raise Failure(self.meaning(said, code))
             return text_of(out)
 
     def _ask(self, timeout: float, *arguments: str) -> str:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with scratch() as out, scratch() as err:
             process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             deadline = time.monotonic() + timeout
             late = hopeless = False
@@ -246,7 +314,7 @@ class Restic:
                     # Not by seek: the child writes at the same offset.
                     hopeless = bool(HOPELESS.search(os.pread(err.fileno(), CHUNK, 0).decode("utf-8", "replace")))
             finally:
-                end(process)
+                end(process, 1 if late else 20)
             if process.returncode != 0:
                 said = text_of(err) + text_of(out) + (f"\ntimed out after {timeout} s" if late else "")
                 raise (Late if late else Failure)(meaning(said, process.returncode))
@@ -289,7 +357,7 @@ class Restic:
         try:
             out = self.call(*command, *self.reading)
         except Failure as failure:
-            if FULL not in str(failure):
+            if FULL not in str(failure) and DISK_FULL not in str(failure):
                 raise
             self.reading = ["--no-lock"]
             out = self.call(*command, *self.reading)
@@ -300,17 +368,17 @@ class Restic:
 
     def read(self, snapshot: str, path: str) -> Iterator[bytes]:
         """A file's content as the repository has it; data never comes from a cache on this host."""
-        with tempfile.TemporaryFile() as err:
+        with scratch() as err:
             process = self.start(
                 "dump", "--no-cache", *self.reading, snapshot, path, stdout=subprocess.PIPE, stderr=err
             )
-            give_up(process, err)
+            watch(self, process, err)
             try:
                 assert process.stdout
                 while chunk := process.stdout.read(CHUNK):
                     yield chunk
                 if process.wait() != 0:
-                    raise Failure(f"{path} cannot be read back: {meaning(text_of(err), process.returncode)}")
+                    raise Failure(f"{path} cannot be read back: {self.meaning(text_of(err), process.returncode)}")
             finally:
                 end(process)
 
