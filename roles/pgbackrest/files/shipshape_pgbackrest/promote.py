@@ -47,9 +47,7 @@ def promote(settings: Settings, name: str) -> dict[str, Any]:
     kept = Path(begun["kept"])
     unit = f"postgresql@{settings.version}-main.service"
     side.stop()
-    if side.data.exists():  # while the live one runs: what cannot be written must not keep it from being started
-        side.forget_the_restore()
-        side.archive_history()
+    prepare(side)
     stopped = time.monotonic()
     control(unit, "stop")
     exchange(side, kept)
@@ -74,6 +72,13 @@ def promote(settings: Settings, name: str) -> dict[str, Any]:
         "cluster": name, "kept": str(kept) if kept.exists() else "", "down_seconds": round(down, 1),
         "seconds": round(time.monotonic() - started, 1), "databases": psql(DATABASES, settings.port),
     }  # fmt: skip
+
+
+def prepare(side: Side) -> None:
+    """What is to be written, while the live one runs still: a full disk must not keep that from being started again."""
+    if side.data.exists():
+        side.forget_the_restore()
+        side.archive_history()
 
 
 def exchange(side: Side, kept: Path) -> None:
