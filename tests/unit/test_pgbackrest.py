@@ -391,6 +391,7 @@ def test_an_exchange_that_was_killed_anywhere_is_finished_by_the_next(settings: 
     if done > 1:
         new.forget_the_restore()
         os.rename(new.data, settings.data)
+    promote.prepare(new)
     promote.exchange(new, kept)
     assert (settings.data / "postgresql.auto.conf").read_text() == "work_mem = '1MB'\n"
     assert (kept / "old").exists() and not new.data.exists()

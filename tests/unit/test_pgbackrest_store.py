@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from tests.lab import settings
+from tests.unit import disk_lab, s3_lab
 from tests.unit import pgbackrest_lab as lab
-from tests.unit import s3_lab
 from tests.unit.test_backup_retention import SYSTEMS, Declared
 
 sys.path.insert(0, str(lab.ROLE / "files"))
@@ -33,6 +33,7 @@ import shipshape_pgbackrest.__main__ as program
 import shipshape_pgbackrest.mail as mail
 import shipshape_pgbackrest.postgresql_contents as contents
 import shipshape_pgbackrest.restore as restore
+import shipshape_pgbackrest.unattended as unattended
 import shipshape_pgbackrest.watch as watch
 
 Capture = pytest.CaptureFixture[str]
@@ -396,6 +397,123 @@ def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there
     assert len(local_shop.backups()) == 1 and not (local_shop.state / "last-success").exists()
     (local_shop.state / "last.json.new").unlink()
     assert local_shop.call("run") == 0
+
+
+#: To the last byte, as where something else fills the disk quicker than the program looks; or ended before that.
+FULL = pytest.mark.parametrize(
+    "least", [0, unattended.LEAST], ids=["to the last byte", "but for what is left to others"]
+)
+#: pgBackRest would try again after 15 seconds.
+ONCE = (r"io-timeout=.*", "io-timeout=0.5\njob-retry=0")
+
+
+def grow(shop: Shop, name: str) -> None:
+    """By some megabytes that cannot be made smaller."""
+    shop.server.sql(f"CREATE TABLE {name} AS SELECT md5(g::text || random()) FROM generate_series(1, 60000) AS g")
+
+
+@FULL
+def test_a_backup_into_a_directory_whose_disk_fills_up_gives_the_room_back_and_the_next_one_succeeds(
+    least: int, here: Path, cluster: Path, letters: Letters, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unattended, "LEAST", least)
+    with disk_lab.disk(here / "repository", 30 << 20, lab.ACCOUNT.pw_uid) as disk, lab.running(cluster, here) as server:
+        server.configure(ONCE)
+        shop = Shop(server, repository=str(disk))
+        assert shop.call("run", "full") == 0
+        before = shop.backups()
+        for name in ("one", "two"):
+            grow(shop, name)
+        wait_until(lambda: server.waiting() == 0)
+        filled = disk / "filled"
+        filled.write_bytes(bytes(shutil.disk_usage(disk).free - (3 << 20)))
+        assert shop.call("run", "full") == 1
+        words = letters[-1][2]
+        assert "Nothing that was stored is lost" in words and "df -h" in words
+        assert ("a disk of this host is full" if least == 0 else f"the disk of {disk} has 0 MB left") in words
+        # The log is stored on, since there is nothing of the half that was made.
+        assert sorted(path.name for path in disk.glob("backup/main/2*")) == before == shop.backups()
+        shop.order(3)
+        server.sql("SELECT pg_switch_wal()")
+        wait_until(lambda: server.waiting() == 0)
+        filled.unlink()
+        assert shop.call("run", "full") == 0
+        assert shop.restored(capsys) == 3
+
+
+@FULL
+def test_a_disk_that_fills_up_under_a_restore_or_a_drill_is_told_and_given_back_and_the_server_serves_on(
+    least: int, here: Path, cluster: Path, letters: Letters, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unattended, "LEAST", least)
+    with disk_lab.disk(here / "clusters", 60 << 20, lab.ACCOUNT.pw_uid) as disk, lab.running(cluster, here) as server:
+        server.configure(ONCE)
+        shop = Shop(server)
+        grow(shop, "one")
+        shop.order(5)
+        assert shop.call("run", "full") == 0
+        # There is room in the beginning, and not any more in the middle.
+        monkeypatch.setattr(restore, "require_space", lambda *_: None)
+        filled = disk / "filled"
+        filled.write_bytes(bytes(shutil.disk_usage(disk).free - (8 << 20)))
+        words = "a disk of this host is full" if least == 0 else f"the disk of {disk}/{server.version} has"
+        for command in ("restore", "drill"):
+            assert shop.call(command) == 1
+            said = capsys.readouterr().err
+            assert words in said and "df -h" in said
+            assert sorted(path.name for path in server.data.parent.iterdir()) == ["main"]
+            shop.order()
+        filled.unlink()
+        assert letters[-1][1] == "The restore drill of PostgreSQL on db-1 failed"
+        assert shop.restored(capsys) == 7
+
+
+def test_what_a_full_disk_does_not_let_be_written_is_told_and_leaves_no_half_of_a_restore(
+    local_shop: Shop, capsys: Capture
+) -> None:
+    assert local_shop.call("run", "full") == 0
+    for name in ("restoring-restored.new", "promoting.json.new"):
+        (local_shop.state / name).symlink_to("/dev/full")
+    assert local_shop.call("restore") == 1
+    assert "this host does not let it work, see df -h: [Errno 28] No space left" in capsys.readouterr().err
+    assert [path.name for path in local_shop.server.data.parent.iterdir()] == ["main"]
+    (local_shop.state / "restoring-restored.new").unlink()
+    assert local_shop.call("restore") == 0
+    assert local_shop.call("promote") == 1
+    assert "No space left" in capsys.readouterr().err
+    local_shop.order()  # it is not stopped
+    assert local_shop.call("drop") == 0
+
+
+def test_on_a_disk_that_is_nearly_full_the_live_server_is_not_stopped_for_another(
+    local_shop: Shop, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_shop.call("run", "full") == 0
+    assert local_shop.call("restore") == 0
+    usage = shutil.disk_usage(local_shop.server.root)._replace(free=200 << 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: usage)
+        assert local_shop.call("promote") == 1
+    assert "has 200 MB left, and 256 MB are left to others" in capsys.readouterr().err
+    local_shop.order()
+    assert not (local_shop.state / "promoting.json").exists()
+    assert local_shop.call("drop") == 0
+
+
+def test_that_the_log_waits_for_room_to_write_pgbackrests_own_is_told_by_the_place(
+    local_shop: Shop, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_shop.call("run", "full") == 0
+    log = local_shop.server.root / "log-of-its-own"
+    with disk_lab.disk(log, 1 << 20, lab.ACCOUNT.pw_uid):
+        monkeypatch.setattr(watch, "LOG", log / watch.LOG.name)
+        local_shop.server.configure((r"log-path=.*", f"log-path={log}"))
+        disk_lab.fill(log / "filled")
+        local_shop.order()
+        assert local_shop.call("restore") == 1
+        assert f"The disk of {log} is full, and what cannot write its own log stores" in capsys.readouterr().err
+        (log / "filled").unlink()
+        assert local_shop.restored(capsys) == 1
 
 
 # Twice as many weeks by the same rule.

@@ -165,6 +165,9 @@ def main(arguments: list[str]) -> int:
     try:
         settings = Settings(options.configuration)
         return dispatch(settings, options)
+    except OSError as error:  # a full disk, mostly
+        print(f"shipshape-pgbackrest: this host does not let it work, see df -h: {error}", file=sys.stderr)
+        return 1
     except Failure as failure:
         print(f"shipshape-pgbackrest: {settings.scrub(str(failure)) if settings else failure}", file=sys.stderr)
         return BUSY if isinstance(failure, Busy) else 1

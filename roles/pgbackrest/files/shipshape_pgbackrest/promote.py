@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shipshape_pgbackrest.side import NotStarted, Side, control, wait
-from shipshape_pgbackrest.tool import DATABASES, Settings, pgbackrest, psql
-from shipshape_pgbackrest.unattended import Failure, now, read_json, write
+from shipshape_pgbackrest.tool import DATABASES, DiskFull, Settings, pgbackrest, psql
+from shipshape_pgbackrest.unattended import Failure, now, read_json, too_full, write
 
 PATIENCE = 120.0
 NOTE = "promoting.json"
@@ -38,13 +38,17 @@ def promote(settings: Settings, name: str) -> dict[str, Any]:
             raise Failure(
                 f"the cluster has tablespaces, in {side.tablespaces}, and those are not put in the live ones' place"
             )
+        full = too_full(settings.clusters)
+        if full:
+            raise DiskFull(f"{full}. Nothing was changed: the live server might not start again")
         kept = settings.clusters / f"main_before_{now():%Y%m%dT%H%M%S}"
         begun = {"name": name, "kept": str(kept)}
         write(note, json.dumps(begun) + "\n")
     kept = Path(begun["kept"])
     unit = f"postgresql@{settings.version}-main.service"
-    stopped = time.monotonic()
     side.stop()
+    prepare(side)
+    stopped = time.monotonic()
     control(unit, "stop")
     exchange(side, kept)
     control(unit, "start")
@@ -70,12 +74,17 @@ def promote(settings: Settings, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def prepare(side: Side) -> None:
+    """What is to be written, while the live one runs still: a full disk must not keep that from being started again."""
+    if side.data.exists():
+        side.forget_the_restore()
+        side.archive_history()
+
+
 def exchange(side: Side, kept: Path) -> None:
     """Each step only where it is not done yet."""
     live = side.settings.data
     if side.data.exists():
-        side.forget_the_restore()
-        side.archive_history()
         if live.exists() and not kept.exists():
             os.rename(live, kept)
         os.rename(side.data, live)

@@ -110,7 +110,7 @@ def restore(settings: Settings, to: str, name: str = "restored", gentle: bool = 
         # Recovery takes the end of what is there for the end of all, where log was thrown away.
         whole = replay(side, target, alive) and not (target is None and gap(settings))
         reached = psql("SELECT extract(epoch FROM pg_last_xact_replay_timestamp())", side.port)
-    except Failure:
+    except BaseException:  # also what a full disk does not let this write
         side.remove()
         raise
     side.finish()
@@ -137,13 +137,14 @@ def fetch(side: Side, backup: dict[str, Any], target: Optional[datetime.datetime
         f"--set={backup['label']}",
         *aim,
         nice=gentle,
+        disks=[side.settings.clusters],
     )
 
 
 def replay(side: Side, target: Optional[datetime.datetime], alive: bool) -> bool:
     """Start it; false where the archive ends before the moment that was asked for, and all that is there was taken."""
     try:
-        side.start(A_DAY)
+        side.start(A_DAY, spare=True)
         return True
     except NotStarted as failure:
         log = side.log.read_text(encoding="utf-8", errors="replace") if side.log.exists() else ""
@@ -158,7 +159,7 @@ def replay(side: Side, target: Optional[datetime.datetime], alive: bool) -> bool
     auto.write_text(
         "".join(f"{line}\n" for line in auto.read_text().splitlines() if not line.startswith("recovery_target"))
     )
-    side.start(A_DAY)
+    side.start(A_DAY, spare=True)
     return False
 
 

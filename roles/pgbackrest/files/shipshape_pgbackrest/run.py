@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import time
 from typing import Any
 
-from shipshape_pgbackrest.tool import LIMIT, NOT_ARCHIVED, Settings, info, lock, newest, pgbackrest, said, stop_time
+from shipshape_pgbackrest.tool import (
+    LIMIT,
+    NOT_ARCHIVED,
+    STANZA,
+    DiskFull,
+    Settings,
+    info,
+    lock,
+    newest,
+    pgbackrest,
+    said,
+    stop_time,
+)
 from shipshape_pgbackrest.unattended import Failure, cry, limit, now, read_json, write
 from shipshape_pgbackrest.watch import why_not_archived
 
@@ -46,8 +59,20 @@ def read_back(label: str) -> list[str]:
     return former
 
 
+def discard(settings: Settings) -> None:
+    """The half of a backup that its disk had no room for: the log needs that room, and the next backup begins anew."""
+    if settings.directory:
+        for manifest in settings.directory.glob(f"backup/{STANZA}/[0-9]*/backup.manifest.copy"):
+            if not manifest.with_suffix("").exists():
+                shutil.rmtree(manifest.parent)
+
+
 def back_up(settings: Settings, kind: str, report: dict[str, Any]) -> None:
-    pgbackrest("backup", f"--type={kind}")
+    try:
+        pgbackrest("backup", f"--type={kind}", disks=[settings.directory] if settings.directory else [])
+    except DiskFull:
+        discard(settings)
+        raise
     last = newest(info())
     if last is None:
         raise Failure("pgBackRest said that all went well, and the repository lists no backup")

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Optional
 
-from shipshape_pgbackrest.tool import Settings, psql
-from shipshape_pgbackrest.unattended import Failure, write
+from shipshape_pgbackrest.tool import DiskFull, Settings, psql
+from shipshape_pgbackrest.unattended import Failure, too_full, write
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 #: What a restored cluster must not take over from postgresql.auto.conf, and what pgBackRest adds there.
@@ -112,9 +113,10 @@ class Side:
                 ready.touch(mode=0o600)
                 shutil.chown(ready, "postgres", "postgres")
 
-    def start(self, seconds: float) -> None:
+    def start(self, seconds: float, spare: bool = False) -> None:
+        """`spare`: not to the last of the disk, which the live cluster has, too."""
         control(self.unit, "start")
-        wait(self.unit, self.port, self.log, seconds)
+        wait(self.unit, self.port, self.log, seconds, self.settings.clusters if spare else None)
 
     def stop(self) -> None:
         if self.configuration.exists():
@@ -159,8 +161,8 @@ class NotStarted(Failure):
     """A cluster that does not come up."""
 
 
-def wait(unit: str, port: int, log: Path, seconds: float) -> None:
-    """Until the cluster has recovered and takes writes."""
+def wait(unit: str, port: int, log: Path, seconds: float, disk: Optional[Path] = None) -> None:
+    """Until the cluster has recovered and takes writes, or that disk has too little left."""
     deadline, down = time.monotonic() + seconds, 0
     while True:
         try:
@@ -168,6 +170,9 @@ def wait(unit: str, port: int, log: Path, seconds: float) -> None:
                 return
         except Failure:
             pass
+        full = too_full(disk) if disk else ""
+        if full:
+            raise DiskFull(full)
         show = ["systemctl", "show", "--property=ActiveState", "--value", unit]
         state = subprocess.run(show, stdout=subprocess.PIPE, check=False).stdout.decode().strip()
         down = down + 1 if state in ("failed", "inactive") else 0

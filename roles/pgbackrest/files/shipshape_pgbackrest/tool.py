@@ -9,13 +9,12 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any, ContextManager, Optional
+from typing import IO, Any, ContextManager, Iterable, Optional
 
 from shipshape_pgbackrest import unattended
-from shipshape_pgbackrest.unattended import Failure
+from shipshape_pgbackrest.unattended import DISK_FULL, Failure, scratch, too_full
 
 STANZA = "main"
 LIMIT = "pgbackrest_timeout_minutes"
@@ -25,6 +24,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_ARCHIVED = "PostgreSQL's log does not reach the repository"
 #: What pgBackRest says, and what that means to the person who has to do something about it. The first match counts.
 MEANINGS = (
+    # Of a write that was cut short it does not say why.
+    (r"No space left|unable to write '[^']*'(?!:)", DISK_FULL),
     (r"new backup label .* is not later than",
      "the newest backup is of a time to come: this host's clock was set back, or was ahead when that one was made. Set "
      "it right: timedatectl. If it is right now, the next backup is possible once that time has come"),
@@ -51,7 +52,6 @@ MEANINGS = (
     (r"unable to get address|Connection refused|[Tt]imeout connecting|No route to host|Network is unreachable|"
      r"Connection timed out|\b50[234]\b|unexpected eof|timeout after .* waiting for (read|write)",
      "the store cannot be reached. Check endpoint of backup.s3 and the network"),
-    (r"No space left", "a disk of this host is full. See which, and make room: df -h. Nothing that was stored is lost"),
     (r"\[028\]|do not match the database",
      "the repository has the backups of another cluster: this one's data directory was made anew. They are worth "
      "keeping, so give this one a place of its own (pgbackrest_path). Does this droplet take the place of a lost one? "
@@ -63,6 +63,10 @@ MEANINGS = (
     (r"\[056\]|unable to find primary cluster|could not connect to server|connection to server",
      "PostgreSQL does not answer"),
 )  # fmt: skip
+
+
+class DiskFull(Failure):
+    """A disk of this host has no room, or as little as is left to others."""
 
 
 def meaning(output: str, code: int) -> str:
@@ -116,6 +120,11 @@ class Settings:
         self.logs = Path(values.get("logs_directory", "/var/log/postgresql"))
 
     @property
+    def directory(self) -> Optional[Path]:
+        """The repository, where that is on a disk of this host."""
+        return Path(self.repository) if self.repository.startswith("/") else None
+
+    @property
     def data(self) -> Path:
         return Path(self.clusters, "main")
 
@@ -164,11 +173,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def as_postgres(*command: str, stdin: str = "") -> tuple[int, str, str]:
-    """(status, output, errors). A run that is told to stop does not leave it behind."""
+def as_postgres(*command: str, stdin: str = "", disks: Iterable[Path] = ()) -> tuple[int, str, str]:
+    """(status, output, errors). A run that is told to stop does not leave it behind.
+
+    It is ended once one of the disks that it writes to has only left what is left to others.
+    """
     account: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     environment = {"PATH": os.environ.get("PATH", PATH), "LC_ALL": "C", "PGCONNECT_TIMEOUT": "10"}
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with scratch() as given, scratch() as out, scratch() as err:
         given.write(stdin.encode())
         given.seek(0)
         try:
@@ -177,10 +189,17 @@ def as_postgres(*command: str, stdin: str = "") -> tuple[int, str, str]:
             )
         except (FileNotFoundError, LookupError) as error:
             raise Failure(f"{command[0]} cannot be run: it is not installed on this host") from error
+        full = ""
         try:
-            code = process.wait()
+            while disks and process.poll() is None and not full:
+                full = next(filter(None, map(too_full, disks)), "")
+                time.sleep(0.05)
+            if not full:
+                code = process.wait()
         finally:
             end(process)
+        if full:
+            raise DiskFull(full)
         return code, text_of(out), text_of(err)
 
 
@@ -214,18 +233,19 @@ PATIENCE = 60
 LOCKED = 50
 
 
-def pgbackrest(command: str, *options: str, nice: bool = False) -> str:
+def pgbackrest(command: str, *options: str, nice: bool = False, disks: Iterable[Path] = ()) -> str:
     deadline = time.monotonic() + (PATIENCE if command.startswith("stanza-") else 0)
     while True:
-        code, out, err = _pgbackrest(command, *options, nice=nice)
+        code, out, err = _pgbackrest(command, *options, nice=nice, disks=disks)
         if code == 0:
             return out
         if code != LOCKED or time.monotonic() >= deadline:
-            raise Failure(meaning(out + err, code))
+            words = meaning(out + err, code)
+            raise (DiskFull if words.startswith(DISK_FULL) else Failure)(words)
         time.sleep(0.5)
 
 
-def _pgbackrest(command: str, *options: str, nice: bool) -> tuple[int, str, str]:
+def _pgbackrest(command: str, *options: str, nice: bool, disks: Iterable[Path]) -> tuple[int, str, str]:
     # What it says goes to standard output, at whichever level; `info` alone prints something else.
     level = "warn" if command in ("info", "check") else "info"
     gently = ["nice", "-n", "19", "ionice", "-c", "3"] if nice else []
@@ -237,6 +257,7 @@ def _pgbackrest(command: str, *options: str, nice: bool) -> tuple[int, str, str]
         "--log-level-stderr=off",
         *options,
         command,
+        disks=disks,
     )
 
 

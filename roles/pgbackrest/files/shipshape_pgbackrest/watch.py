@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from shipshape_pgbackrest.tool import Settings, from_epoch, meaning, said
-from shipshape_pgbackrest.unattended import cry, now, read_json, write
+from shipshape_pgbackrest.unattended import cry, now, read_json, space, write
 
 REMIND = 6 * 3600
 LOG = Path("/var/log/pgbackrest/main-archive-push-async.log")
@@ -35,6 +35,11 @@ def oldest_waiting(settings: Settings) -> tuple[int, Optional[float]]:
 
 def why_not_archived() -> str:
     """A sentence of why the log did not get away when that was last tried, with a space behind it; or nothing."""
+    if space(LOG.parent)[0] < 1 << 20:
+        return (
+            f"The disk of {LOG.parent} is full, and what cannot write its own log stores none of PostgreSQL's. "
+            "Make room: df -h. "
+        )
     try:
         with LOG.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - (1 << 16)))
