@@ -118,49 +118,79 @@ def plan_apps(
 
 
 def replica_to_promote(groups: Mapping[str, Any], hostvars: Mapping[str, Any], wish: str = "") -> dict[str, Any]:
-    """{primary, to, record}: who has the databases, who shall have them, and what is noted then; or `problem`."""
+    """{primary, to, others, record}: who has the databases, who shall have them, which further replicas there are, and
+    what is noted then; or `problem`.
+    """
     try:
         known = topology(groups, hostvars)
     except UnknownPrimary as error:
-        return {"primary": "", "to": "", "record": "", "problem": str(error)}
-    others = [host for host in known.database if host != known.primary]
-    to = wish or (others[0] if len(others) == 1 else "")
-    found = {"primary": known.primary, "to": to, "record": f"{to} {known.promotions + 1}", "problem": ""}
-    if not others:
+        return {"primary": "", "to": "", "others": [], "record": "", "problem": str(error)}
+    replicas = [host for host in known.database if host != known.primary]
+    to = wish or (replicas[0] if len(replicas) == 1 else "")
+    found = {
+        "primary": known.primary,
+        "to": to,
+        "others": [host for host in replicas if host != to],
+        "record": f"{to} {known.promotions + 1}",
+        "problem": "",
+    }
+    if not replicas:
         found["problem"] = (
             f"Group `database` has {', '.join(known.database) or 'no host'}: there is no replica to promote. "
             "Put a second droplet into it and run site.yml."
         )
     elif not to:
-        found["problem"] = f"Say which replica is to be the primary: -e to={' or -e to='.join(others)}"
+        found["problem"] = f"Say which replica is to be the primary: -e to={' or -e to='.join(replicas)}"
     elif to == known.primary:
         found["problem"] = (
             f"{to} is the primary already (playbooks/deploy.yml leads the apps to it); "
-            f"the replicas are: {', '.join(others)}"
+            f"the replicas are: {', '.join(replicas)}"
         )
-    elif to not in others:
-        found["problem"] = f"-e to={to}: no host of group `database`; the replicas are: {', '.join(others)}"
+    elif to not in replicas:
+        found["problem"] = f"-e to={to}: no host of group `database`; the replicas are: {', '.join(replicas)}"
     return found
 
 
 def promotion_refusal(
-    primary: Mapping[str, Any],
-    replica: Mapping[str, Any],
-    limit: int,
-    names: Mapping[str, str],
-    accept_loss: bool = False,
+    hostvars: Mapping[str, Any], promotion: Mapping[str, Any], limit: int, accept_loss: bool = False
 ) -> str:
-    """Why a replica must not be promoted, from what both say of themselves; nothing when it may.
+    """Why a replica must not be promoted, from what all database hosts say of themselves; nothing when it may.
 
-    `limit` is in bytes of the write-ahead log, and of no account with `accept_loss`.
+    `promotion` is what `replica_to_promote` says. `limit` is in bytes of the write-ahead log, and of no account with
+    `accept_loss`.
     """
+    name, to = str(promotion["primary"]), str(promotion["to"])
+    looked = {host: _looked(hostvars[host]) for host in (name, to, *promotion["others"])}
+    primary, replica = looked[name], looked[to]
     if not replica.get("answers"):
-        return f"PostgreSQL on {names['to']} does not answer. Nothing was changed; `pg_lsclusters` there says more."
+        return f"PostgreSQL on {to} does not answer. Nothing was changed; `pg_lsclusters` there says more."
     if accept_loss or not replica.get("recovering"):
         return ""  # the latter is of a promotion that was cut off after that
+    has = str(replica["position"] or "0/0")
     written = str(primary.get("position") or "") if not primary.get("recovering") else ""
-    lag = replication.behind(written, str(replica["position"] or "0/0"))
-    return str(replication.refusal(lag, int(limit), replica.get("age"), names["primary"], names["to"]))
+    lag = replication.behind(written, has)
+    if lag is not None:
+        connected = replication.identifier(to) in primary.get("replicas", ())
+        return str(replication.refusal(lag, int(limit), name, to, connected))
+    others = {host: looked[host] for host in promotion["others"]}
+    ahead = replication.further(has, {host: str(said.get("position") or "") for host, said in others.items()})
+    silent = [host for host, said in others.items() if not said.get("answers")]
+    return str(replication.refusal_of_unknown(replica.get("age"), name, to, ahead, silent))
+
+
+def _looked(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    looked = variables.get("shipshape_looked")
+    return looked if isinstance(looked, Mapping) else {}
+
+
+def promotion_replicas(promotion: Mapping[str, Any], present: Sequence[str]) -> str:
+    """Which replicas the new primary has until the old one is one, in words; `present` are the hosts of the run."""
+    here = [host for host in promotion["others"] if host in present]
+    away = [host for host in promotion["others"] if host not in present]
+    words = (
+        f"{promotion['to']} has no replica" if not here else f"only {' and '.join(here)} will follow {promotion['to']}"
+    )
+    return words + (f" ({' and '.join(away)} could not be reached)" if away else "")
 
 
 def promotion_lag(primary: Mapping[str, Any], replica: Mapping[str, Any]) -> str:
@@ -184,4 +214,5 @@ class FilterModule:
             "replica_to_promote": replica_to_promote,
             "promotion_refusal": promotion_refusal,
             "promotion_lag": promotion_lag,
+            "promotion_replicas": promotion_replicas,
         }

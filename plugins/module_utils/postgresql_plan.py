@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_readers as readers
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_scram as scram
 from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_names import quote_name, quote_text
+from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_replication import SLOTS
 
 DEFAULT_LOCALE = "C.UTF-8"
 MAXIMUM_NAME_BYTES = 63
@@ -23,20 +24,18 @@ POWERS = {
     "replication": "NOREPLICATION",
 }
 
-SERVER_STATE = """
+SERVER_STATE = f"""
 SELECT json_build_object(
   'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object('verifier', rolpassword, 'login', rolcanlogin,
       'superuser', rolsuper, 'bypassrls', rolbypassrls, 'createdb', rolcreatedb, 'createrole', rolcreaterole,
-      'replication', rolreplication, 'limit', rolconnlimit)), '{}') FROM pg_authid),
+      'replication', rolreplication, 'limit', rolconnlimit)), '{{}}') FROM pg_authid),
   'databases', (SELECT coalesce(json_object_agg(datname, json_build_object('owner', pg_get_userbyid(datdba),
       'public', has_database_privilege('public', oid, 'CONNECT') OR has_database_privilege('public', oid, 'TEMPORARY'),
       'connect', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(grantee)), '[]')
-        FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{}') FROM pg_database),
+        FROM aclexplode(datacl) WHERE grantee <> 0 AND privilege_type = 'CONNECT'))), '{{}}') FROM pg_database),
   'available', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions),
   'connections', current_setting('max_connections')::int,
-  'slots', (SELECT coalesce(json_object_agg(slot_name, json_build_object('active', active,
-      'lost', coalesce(to_json(slot) ->> 'wal_status' = 'lost', false))), '{}')
-    FROM pg_replication_slots AS slot WHERE slot_type = 'physical' AND NOT temporary),
+  'slots', ({SLOTS}),
   'statements', NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
     AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%')
 """

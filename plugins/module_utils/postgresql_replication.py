@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 #: The role that replicas log in as. It may read the write-ahead log and nothing of a database.
 ROLE = "shipshape_replica"
@@ -20,6 +20,12 @@ AT_LEAST = {
     "max_prepared_xacts": "max_prepared_transactions",
     "max_locks_per_xact": "max_locks_per_transaction",
 }
+#: The slots of replicas by name, as `plan_slots` takes them. Not every version has `wal_status`.
+SLOTS = """
+SELECT coalesce(json_object_agg(slot_name, json_build_object('active', active,
+    'lost', coalesce(to_json(slot) ->> 'wal_status' = 'lost', false))), '{}')
+  FROM pg_replication_slots AS slot WHERE slot_type = 'physical' AND NOT temporary
+"""
 #: Seconds since the last transaction of a replica whose primary cannot be asked, beyond which it counts as left behind.
 LATE = 300
 
@@ -112,21 +118,56 @@ def behind(primary: Optional[str], replica: str) -> Optional[int]:
     return max(0, position(primary) - position(replica)) if primary else None
 
 
-def refusal(lag: Optional[int], limit: int, age: Optional[float], primary: str, replica: str) -> str:
-    """Why the replica must not be promoted; nothing when it may."""
+def further(replica: str, others: Mapping[str, str]) -> Tuple[str, int]:
+    """(which of the other replicas has most of the log, bytes of it that the replica lacks) from their positions."""
+    lacks = {host: behind(lsn or None, replica) or 0 for host, lsn in others.items()}
+    most = max(lacks.values(), default=0)
+    return next((host for host, lack in lacks.items() if lack == most), ""), most
+
+
+def refusal(lag: int, limit: int, primary: str, replica: str, connected: bool) -> str:
+    """Why the replica must not be promoted while its primary answers; nothing when it may."""
     accept = "Or say that the loss is accepted: -e accept_loss=true"
-    if lag is not None:
-        if lag <= limit:
-            return ""
+    if lag > limit:
         return (
             f"{replica} is {lag} bytes of the write-ahead log behind {primary}; the limit is {limit} (-e lag=BYTES). "
             f"Nothing was changed. Let it catch up: `SELECT * FROM pg_stat_replication` on {primary} shows it. {accept}"
+        )
+    if connected:
+        return ""
+    return (
+        f"{replica} is not connected to {primary}, so what {primary} has written last may not get there. Nothing was "
+        f"changed. site.yml has it follow, playbooks/verify.yml says whether it does. {accept}"
+    )
+
+
+def refusal_of_unknown(
+    age: Optional[float], primary: str, replica: str, ahead: Tuple[str, int], silent: Sequence[str]
+) -> str:
+    """Why the replica must not be promoted, of which no primary says how far behind it is; nothing when it may.
+
+    `ahead` is what `further` says of the other replicas, `silent` are those that do not answer. A commit may have been
+    confirmed by any one of them.
+    """
+    unknown = f"{primary} does not answer, so nobody knows how far behind it {replica} is"
+    if ahead[1]:
+        return (
+            f"{ahead[0]} has {ahead[1]} bytes of the write-ahead log that {replica} lacks, and {primary} does not "
+            f"answer. Nothing was changed. Promote that one: -e to={ahead[0]}. Or say that the loss is accepted; "
+            f"{ahead[0]} is then copied anew: -e accept_loss=true"
+        )
+    if silent:
+        names, does = " and ".join(silent), "do" if len(silent) > 1 else "does"
+        return (
+            f"{unknown}; and {names} {does} not answer either, and may have what {replica} lacks. Nothing was changed. "
+            "Bring PostgreSQL up there, so that the furthest one is promoted. If there is no hope of that, or the loss "
+            "is accepted: -e accept_loss=true"
         )
     if age is not None and age <= LATE:
         return ""
     last = "has no transaction at all" if age is None else f"has its last transaction from {int(age)} seconds ago"
     return (
-        f"{primary} does not answer, so nobody knows how far behind it {replica} is; {replica} {last}, and more than "
+        f"{unknown}; {replica} {last}, and more than "
         f"{LATE} seconds may mean that it was cut off before. Nothing was changed. If nobody wrote meanwhile, or the "
         f"loss is accepted: -e accept_loss=true"
     )

@@ -17,10 +17,13 @@ from ansible_collections.shipshape.droplet.plugins.module_utils.postgresql_serve
     settle,
 )
 
+#: A receiver that starts anew counts from the beginning of a segment, part of which was replayed before.
 FOLLOWED = """
-SELECT json_build_object('recovering', pg_is_in_recovery(), 'received', coalesce(pg_last_wal_receive_lsn(),
+SELECT json_build_object('recovering', pg_is_in_recovery(), 'received', greatest(pg_last_wal_receive_lsn(),
     pg_last_wal_replay_lsn()), 'replayed', pg_last_wal_replay_lsn(),
   'streaming', EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+  'replicas', (SELECT coalesce(json_agg(application_name), '[]') FROM pg_stat_replication
+    WHERE state IN ('catchup', 'streaming')),
   'receiver', (SELECT pid FROM pg_stat_wal_receiver),
   'age', extract(epoch FROM now() - pg_last_xact_replay_timestamp()))
 """

@@ -15,6 +15,7 @@ options:
       - V(look) says where the cluster is in the write-ahead log, and changes nothing.
       - V(fence) stops the cluster, keeps it from being started, and says where its log ends if it has ended well.
       - V(promote) waits until the replica has O(until), makes it the primary, and waits until it can be written to.
+        What the replicas on O(peers) may still lack of the log is kept for them.
       - V(note) writes O(record), by which the next run knows who is the primary.
       - V(synchronous) has commits wait for those of O(peers) that stream, or for nobody.
     type: str
@@ -22,7 +23,7 @@ options:
     choices: [look, fence, promote, note, synchronous]
   until: {description: Place in the log to wait for., type: str, default: ""}
   record: {description: Name of the primary and the number of promotions., type: str, default: ""}
-  peers: {description: Hosts whose replicas commits wait for., type: list, elements: str, default: []}
+  peers: {description: Hosts with the other replicas., type: list, elements: str, default: []}
   timeout: {description: Seconds to wait for the replica., type: int, default: 60}
 author: Shipshape (@shipshape)
 """
@@ -38,6 +39,7 @@ RETURN = r"""
 answers: {description: Whether a server answers., type: bool, returned: with step look}
 recovering: {description: Whether it is a replica., type: bool, returned: with step look}
 streaming: {description: Whether it streams from its primary., type: bool, returned: with step look}
+replicas: {description: Names of the replicas that are connected to it., type: list, returned: with step look}
 position: {description: Where it is in the write-ahead log; empty when nobody knows., type: str, returned: success}
 age: {description: Seconds since the last transaction that a replica has., type: float, returned: with step look}
 actions: {description: What was done., type: list, elements: str, returned: success}
@@ -64,7 +66,7 @@ STREAMING = """
 SELECT json_build_object('current', current_setting('synchronous_standby_names'), 'streaming',
   (SELECT coalesce(json_agg(application_name), '[]') FROM pg_stat_replication WHERE state = 'streaming'))
 """
-NO_ANSWER: Dict[str, Any] = dict(answers=False, recovering=False, streaming=False, position="", age=None)
+NO_ANSWER: Dict[str, Any] = dict(answers=False, recovering=False, streaming=False, replicas=[], position="", age=None)
 
 
 def local(module: AnsibleModule) -> Optional[Cluster]:
@@ -89,6 +91,7 @@ def look(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
         answers=True,
         recovering=state["recovering"],
         streaming=state["streaming"],
+        replicas=state["replicas"],
         position=written or "",
         age=state["age"],
     )
@@ -111,8 +114,11 @@ def promote(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
     until = module.params["until"]
     if not standby.followed(cluster)["recovering"]:
         return dict(position=cluster.query(WRITTEN), actions=[])
+    # Before: by its first checkpoint the new primary would throw away what those who are a little behind still need.
+    slots = replication.plan_slots(cluster.query(replication.SLOTS), module.params["peers"])
+    actions = [*(summary for summary, _ in slots), "promote"]
     if module.check_mode:
-        return dict(position="", actions=["promote"])
+        return dict(position="", actions=actions)
     deadline = time.monotonic() + module.params["timeout"]
     while until and replication.position(standby.followed(cluster)["received"] or "0/0") <= replication.position(until):
         if time.monotonic() > deadline:
@@ -122,9 +128,11 @@ def promote(module: AnsibleModule, cluster: Cluster) -> Dict[str, Any]:
                 "stopped and has all of it: run site.yml to go back to it, or promote with -e accept_loss=true."
             )
         time.sleep(0.1)
+    for _, sql in slots:
+        cluster.execute(sql + ";")
     if cluster.execute(f"SELECT pg_promote(true, {int(module.params['timeout'])})").strip() != "t":
         module.fail_json(msg=f"the server did not become a primary:\n{cluster.log_tail()}")
-    return dict(position=cluster.query(WRITTEN), actions=["promote"])
+    return dict(position=cluster.query(WRITTEN), actions=actions)
 
 
 def note(module: AnsibleModule) -> Dict[str, Any]:

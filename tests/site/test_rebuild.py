@@ -33,6 +33,8 @@ UPLOADS = "/var/lib/shipshape/malar-api/uploads"
 PROMISED_SECONDS = 15 * 60
 #: What the first droplet had when it was lost, and where its backups went.
 KEPT: dict[str, Any] = {}
+#: Rows of a table that does not compress well: with its index some 500 MB, as much as an app has after its first years.
+ROWS = 4_000_000
 FIRST: dict[str, str] = {}
 
 
@@ -65,6 +67,15 @@ def add_farmer(lost: System, name: str) -> None:
     assert answer.status == 201, answer.body
 
 
+def fill(lost: System) -> None:
+    """Bring the database to the size of one that has been at work."""
+    sql(lost, "SET ROLE malar_api; CREATE TABLE entries (id bigint PRIMARY KEY, text text NOT NULL)")
+    for begin in range(1, ROWS, ROWS // 4):  # each within the time that a script has
+        numbers = f"generate_series({begin}, {begin + ROWS // 4 - 1}) AS n"
+        sql(lost, f"INSERT INTO entries SELECT n, md5(n::text) || md5((-n)::text) FROM {numbers}")
+    print(sql(lost, "SELECT 'the database has ' || pg_size_pretty(pg_database_size('malar_api'))"))
+
+
 def archive(lost: System) -> None:
     """What was committed so far is in the store, as it is after a minute by itself."""
     lost.ssh(
@@ -90,6 +101,7 @@ def what_it_has(lost: System) -> dict[str, Any]:
     accounts = "find /etc/letsencrypt/accounts -name private_key.json -exec sha256sum {} +"
     return {
         "farmers": sql(lost, "SELECT id, name, phone FROM farmers ORDER BY id"),
+        "entries": sql(lost, "SELECT count(*), sum(hashtext(text)) FROM entries"),
         "uploads": lost.ssh(f"cd {UPLOADS}; sha256sum photo; stat -c '%a %U %G' . photo"),
         "secrets": lost.ssh(secrets),
         "account": lost.ssh(accounts),
@@ -123,6 +135,7 @@ def test_a_droplet_with_data_is_refused_before_anything_changes(lost: System) ->
     run = lost.play("site.yml")
     assert run.code == 0, run.tail
     add_farmer(lost, "Before the backup மலர்")
+    fill(lost)
     lost.ssh(
         f"head -c 3000000 /dev/urandom >{UPLOADS}/photo; chown malar-api: {UPLOADS}/photo; chmod 640 {UPLOADS}/photo"
     )
@@ -143,6 +156,7 @@ def test_what_was_never_backed_up_is_said_to_and_no_repository_is_made(lost: Sys
     backup = lost.play("playbooks/backup.yml")
     assert backup.code == 0, backup.tail
     FIRST["repository"] = repository(lost)
+    print("\n".join(re.findall(r"(?:full|diff) backup .*", backup.output)))
     # Committed after the backup: the log alone has it.
     add_farmer(lost, "After the backup")
     archive(lost)

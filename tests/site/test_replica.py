@@ -1,4 +1,4 @@
-"""Two database droplets: one streams to the other, which takes over when the first has lost everything.
+"""Two database droplets: one streams to the other, which takes over when the first has lost everything. Then three.
 
 Two apps are on a third droplet, one of them by way of PgBouncer. Each request to them writes a row, and is answered
 only after the commit.
@@ -6,7 +6,9 @@ only after the commit.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.skipif(not settings.EVERYTHING, reason="some minutes of
 
 HOSTS = {"front": "10.77.0.86", "one": "10.77.0.84", "two": "10.77.0.85"}
 DATABASES = ("one", "two")
+THIRD = {"three": "10.77.0.98"}
 #: Each app's domain.
 DOMAINS = {"direct": "direct.replica.test", "pooled": "pooled.replica.test"}
 SERVER = """import http.server, os, subprocess
@@ -144,11 +147,32 @@ def declared(folder: Path) -> System:
     repository.publish(code, "replica")
     inventory = folder / "inventory"
     (inventory / "group_vars" / "all").mkdir(parents=True)
-    groups = {"proxy": ["front"], "app": ["front"], "database": [*DATABASES]}
-    hosts: dict[str, Any] = {group: {"hosts": {host: {} for host in members}} for group, members in groups.items()}
-    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
+    group(inventory, *DATABASES)
     (inventory / "group_vars" / "all" / "main.yml").write_text(yaml.safe_dump(VARIABLES), encoding="utf-8")
     return System(inventory, HOSTS, folder, {}, tuple(DOMAINS.values()))
+
+
+def group(inventory: Path, *databases: str) -> None:
+    """Write who is in which group."""
+    groups = {"proxy": ["front"], "app": ["front"], "database": [*databases]}
+    hosts: dict[str, Any] = {name: {"hosts": {host: {} for host in members}} for name, members in groups.items()}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def trio(pair: System) -> Iterator[System]:
+    """A third database droplet, and the first one back, if it is gone: it still takes itself for the primary then."""
+    made = dataclasses.replace(pair, hosts={**HOSTS, **THIRD})
+    system.start("replica", THIRD)
+    try:
+        docker("start", "shipshape-replica-one")
+        console("one", "systemctl is-system-running --wait || true")
+        group(pair.inventory, *DATABASES, *THIRD)
+        run = made.play("site.yml")
+        assert run.code == 0, run.tail
+        yield made
+    finally:
+        system.stop("replica", THIRD)
 
 
 def console(host: str, script: str) -> str:
@@ -268,3 +292,69 @@ def test_a_droplet_that_is_gone_is_replaced_once_somebody_says_that_it_stays_so(
         assert run.code == 0 and "could not be reached and was not stopped" in run.output, run.tail
         time.sleep(2)
     report("two", writers)
+
+
+def primary_and_next() -> tuple[str, str]:
+    """The primary, and which of the first two droplets is a replica of it. The third one is another."""
+    found = console("three", "cut -d' ' -f1 /etc/shipshape/postgresql/primary")
+    return found, next(host for host in DATABASES if host != found)
+
+
+def server(host: str) -> str:
+    """Of a replica that is not made anew, and not even restarted, the same."""
+    return ask(host, "SELECT pg_postmaster_start_time()") + console(host, "ls /var/lib/postgresql/15")
+
+
+def test_of_two_replicas_each_streams_and_commits_wait_for_either_of_them(trio: System) -> None:
+    first, second = primary_and_next()
+    assert ask(second, FOLLOWS) == ask("three", FOLLOWS) == "t"
+    assert ask(first, "SHOW synchronous_standby_names") == f"ANY 1 (shipshape_{second}, shipshape_three)"
+    run = trio.play("playbooks/promote.yml")
+    assert run.code != 0 and run.count("changed") == 0, run.tail
+    assert f"Say which replica is to be the primary: -e to={second} or -e to=three" in run.output, run.tail
+
+
+def test_the_other_replica_follows_the_one_that_was_promoted_and_commits_wait_for_it(trio: System) -> None:
+    first, second = primary_and_next()
+    before = server("three")
+    with Writers(4_000_000) as writers:
+        time.sleep(2)
+        run = trio.play("playbooks/promote.yml", "-e", f"to={second}")
+        assert run.code == 0, run.tail
+        time.sleep(2)
+    assert f"only three will follow {second}" in " ".join(run.output.split()), run.tail
+    report(second, writers)
+    assert ask("three", FOLLOWS) == "t" and server("three") == before
+    assert ask(second, "SHOW synchronous_standby_names") == "ANY 1 (shipshape_three)"
+    assert ask(second, "SELECT slot_name, active FROM pg_replication_slots") == "shipshape_three|t"
+    assert not any(writer.lost("three") for writer in writers)
+    converged(trio)
+    assert ask(first, FOLLOWS) == ask("three", FOLLOWS) == "t" and server("three") == before
+    assert ask(second, "SHOW synchronous_standby_names") == f"ANY 1 (shipshape_{first}, shipshape_three)"
+    verified = trio.play("playbooks/verify.yml")
+    assert verified.code == 0, verified.tail
+
+
+def test_when_the_primary_is_gone_only_the_replica_is_promoted_that_has_all_that_was_confirmed(trio: System) -> None:
+    first, second = primary_and_next()
+    before = server(second)
+    cut = f"INPUT --source {HOSTS[first]} --jump DROP"
+    console(second, f"iptables --insert {cut}")
+    with Writers(5_000_000) as writers:
+        time.sleep(2)
+        docker("kill", f"shipshape-replica-{first}")
+        console(second, f"iptables --delete {cut}")
+        # It has what it had, though its receiver counts anew from the beginning of a segment.
+        console("three", "systemctl restart postgresql@15-main")
+        run = trio.play("playbooks/promote.yml", "-e", f"to={second}", "-e", "fenced=true")
+        assert run.code != 0 and run.count("changed") == 0, run.tail
+        said = " ".join(run.output.split())
+        assert re.search(rf"three has \d+ bytes of the write-ahead log that {second} lacks", said), run.tail
+        assert "Promote that one: -e to=three" in said, run.tail
+        run = trio.play("playbooks/promote.yml", "-e", "to=three", "-e", "fenced=true")
+        assert run.code == 0 and f"only {second} will follow three" in " ".join(run.output.split()), run.tail
+        time.sleep(2)
+    report("three", writers)
+    assert ask(second, FOLLOWS) == "t" and server(second) == before
+    assert ask("three", "SHOW synchronous_standby_names") == f"ANY 1 (shipshape_{second})"
+    assert not any(writer.lost(second) for writer in writers)

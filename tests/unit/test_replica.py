@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import pytest
 import yaml
-from ansible_collections.shipshape.droplet.plugins.filter.plan import promotion_refusal, records, replica_to_promote
+from ansible_collections.shipshape.droplet.plugins.filter.plan import (
+    promotion_refusal,
+    promotion_replicas,
+    records,
+    replica_to_promote,
+)
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_plan as planning
 from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_replication as replication
+from ansible_collections.shipshape.droplet.plugins.module_utils import postgresql_standby as standby
+from ansible_collections.shipshape.droplet.plugins.modules import postgresql_promotion as promotion
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.hosts import check_hosts
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan import plan
 from ansible_collections.shipshape.droplet.plugins.plugin_utils.plan_apps import plan_apps
@@ -20,7 +27,7 @@ from ansible_collections.shipshape.droplet.plugins.plugin_utils.topology import 
 ADDRESSES = {"web": "10.0.0.1", "db1": "10.0.0.2", "db2": "10.0.0.3"}
 APPS: dict[str, Any] = {"shop": {"type": "command", "source": {"git": "x"}, "command": "x", "database": {"pool": 5}}}
 GROUPS = {"app": ["web"], "database": ["db1", "db2"]}
-NAMES = {"primary": "db1", "to": "db2"}
+NAMES: dict[str, Any] = {"primary": "db1", "to": "db2", "others": []}
 
 
 def topology(primary: str = "", promotions: int = 0) -> Topology:
@@ -158,38 +165,110 @@ def test_the_replication_role_may_replicate_and_nothing_else() -> None:
     assert " REPLICATION " in action.sql and "NOREPLICATION" not in action.sql and "NOSUPERUSER" in action.sql
 
 
+def looked(**said: dict[str, Any]) -> dict[str, Any]:
+    """Variables of hosts that were looked at in a promotion; one that is None could not be reached."""
+    return {host: {"shipshape_looked": found} if found else {} for host, found in said.items()}
+
+
+def replica(position: str, age: float | None = 1.0) -> dict[str, Any]:
+    return {"answers": True, "recovering": True, "position": position, "age": age}
+
+
+def primary(position: str, *replicas: str) -> dict[str, Any]:
+    return {"answers": True, "recovering": False, "position": position, "replicas": list(replicas)}
+
+
 @pytest.mark.parametrize(
-    ("primary", "replica", "said"),
+    ("first", "second", "said"),
     [
-        ({"position": "0/3000000"}, {"position": "0/2FFFF00", "age": 1.0}, ""),
-        ({"position": "1/0"}, {"position": "0/F0000000", "age": 1.0}, "db2 is 268435456 bytes .* limit is 1024 "),
-        ({}, {"position": "0/3000000", "age": 20.0}, ""),
-        (
-            {},
-            {"position": "0/3000000", "age": 4000.0},
-            "db1 does not answer.* from 4000 seconds ago.* accept_loss=true",
-        ),
-        ({}, {"position": "0/3000000", "age": None}, "has no transaction at all"),
+        (primary("0/3000000", "shipshape_db2"), replica("0/2FFFF00"), ""),
+        (primary("1/0", "shipshape_db2"), replica("0/F0000000"), "db2 is 268435456 bytes .* limit is 1024 "),
+        # It follows another one, or nobody.
+        (primary("0/3000000", "shipshape_db3"), replica("0/3000000"), "db2 is not connected to db1.*accept_loss=true"),
+        ({}, replica("0/3000000", 20.0), ""),
+        ({}, replica("0/3000000", 4000.0), "db1 does not answer.* from 4000 seconds ago.* accept_loss=true"),
+        ({}, replica("0/3000000", None), "has no transaction at all"),
     ],
 )
 def test_a_replica_that_is_behind_is_refused_with_the_number(
-    primary: dict[str, Any], replica: dict[str, Any], said: str
+    first: dict[str, Any], second: dict[str, Any], said: str
 ) -> None:
-    state = {"answers": True, "recovering": True, **replica}
-    found = promotion_refusal(primary, state, 1024, NAMES)
+    found = promotion_refusal(looked(db1=first, db2=second), NAMES, 1024)
     assert re.search(said, found) if said else found == "", found
 
 
+@pytest.mark.parametrize(
+    ("third", "said"),
+    [
+        (replica("0/3000000"), ""),
+        (replica("0/2000000"), ""),
+        (replica("0/3000010"), "db3 has 16 bytes of the write-ahead log that db2 lacks.* -e to=db3"),
+        ({"answers": False, "position": ""}, "and db3 does not answer either, and may have what db2 lacks"),
+        ({}, "and db3 does not answer either"),
+    ],
+)
+def test_where_no_primary_answers_a_replica_is_refused_that_may_lack_what_another_has_confirmed(
+    third: dict[str, Any], said: str
+) -> None:
+    names = {**NAMES, "others": ["db3"]}
+    known = looked(db1={}, db2=replica("0/3000000"), db3=third)
+    found = promotion_refusal(known, names, 1024)
+    assert re.search(said, found) if said else found == "", found
+    assert promotion_refusal(known, names, 1024, True) == ""
+    # A primary that answers stops only when all have everything.
+    known["db1"] = looked(db1=primary("0/3000010", "shipshape_db2"))["db1"]
+    assert promotion_refusal(known, names, 1024) == ""
+
+
+def test_the_furthest_of_several_replicas_is_named() -> None:
+    others = {"db2": "0/3000020", "db3": "0/3000040", "db4": ""}
+    assert replication.further("0/3000000", others) == ("db3", 64)
+    assert replication.further("0/3000040", others)[1] == 0 and replication.further("0/1", {}) == ("", 0)
+
+
 def test_a_replica_that_does_not_answer_is_refused_whatever_loss_is_accepted() -> None:
+    known = looked(db1=primary("0/3000000"), db2={"answers": False})
     for accept_loss in (False, True):
-        said = promotion_refusal({"position": "0/3000000"}, {"answers": False}, 1024, NAMES, accept_loss)
-        assert "PostgreSQL on db2 does not answer" in said
+        assert "PostgreSQL on db2 does not answer" in promotion_refusal(known, NAMES, 1024, accept_loss)
 
 
 def test_a_loss_that_is_accepted_is_no_reason() -> None:
-    state = {"answers": True, "recovering": True, "position": "0/1", "age": None}
-    assert promotion_refusal({"position": "1/0"}, state, 1024, NAMES)
-    assert promotion_refusal({"position": "1/0"}, state, 1024, NAMES, True) == ""
+    known = looked(db1=primary("1/0", "shipshape_db2"), db2=replica("0/1", None))
+    assert promotion_refusal(known, NAMES, 1024)
+    assert promotion_refusal(known, NAMES, 1024, True) == ""
+
+
+def test_what_the_other_replicas_lack_is_kept_before_the_new_primary_can_throw_it_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    class Server:
+        """Says what a replica without slots would, and remembers what it was told."""
+
+        def query(self, sql: str) -> Any:
+            return {} if sql == replication.SLOTS else "0/3000000"
+
+        def execute(self, sql: str) -> str:
+            said.append(sql.split("(")[0])
+            return "t"
+
+    class Asked:
+        check_mode = False
+        params: ClassVar[dict[str, Any]] = {"until": "", "timeout": 1, "peers": ["db3"]}
+
+    monkeypatch.setattr(standby, "followed", lambda cluster: {"recovering": True})
+    found = promotion.promote(Asked(), Server())
+    assert found["actions"] == ["create replication slot shipshape_db3", "promote"]
+    assert said == ["SELECT pg_create_physical_replication_slot", "SELECT pg_promote"]
+
+
+def test_which_replicas_a_new_primary_has_is_said() -> None:
+    three = {**NAMES, "others": ["db3", "db4"]}
+    assert promotion_replicas(NAMES, ["db1", "db2"]) == "db2 has no replica"
+    assert promotion_replicas(three, ["db2", "db3", "db4"]) == "only db3 and db4 will follow db2"
+    assert promotion_replicas(three, ["db2", "db3"]) == "only db3 will follow db2 (db4 could not be reached)"
+    assert promotion_replicas(three, ["db2"]) == "db2 has no replica (db3 and db4 could not be reached)"
 
 
 def test_commits_cannot_wait_for_a_replica_that_nobody_has() -> None:
@@ -200,13 +279,24 @@ def test_commits_cannot_wait_for_a_replica_that_nobody_has() -> None:
 
 def test_which_replica_is_meant_is_known_or_asked() -> None:
     assert replica_to_promote(GROUPS, hostvars(db1="db1 0")) == {
-        "primary": "db1", "to": "db2", "record": "db2 1", "problem": "",
+        "primary": "db1", "to": "db2", "others": [], "record": "db2 1", "problem": "",
     }  # fmt: skip
     assert "the primary already" in replica_to_promote(GROUPS, hostvars(), "db1")["problem"]
     assert "the replicas are: db2" in replica_to_promote(GROUPS, hostvars(), "db3")["problem"]
     three = {"database": ["db1", "db2", "web"]}
     assert "-e to=db2 or -e to=web" in replica_to_promote(three, hostvars())["problem"]
+    assert replica_to_promote(three, hostvars(db2="db2 1"), "web")["others"] == ["db1"]
     assert "no replica to promote" in replica_to_promote({"database": ["db1"]}, hostvars())["problem"]
+
+
+def test_a_promotion_without_another_replica_has_no_play_for_one() -> None:
+    playbook = Path(__file__).resolve().parents[2] / "playbooks" / "promote.yml"
+    *_, apps, last = yaml.safe_load(playbook.read_text())
+    assert apps["ansible.builtin.import_playbook"] == "deploy.yml" and "tasks/replicas.yml" in str(last["tasks"])
+    hosts = jinja2.Template(last["hosts"])
+    assert hosts.render(groups={"shipshape_promoted": ["db2"]}) == "all:!all"
+    both = {"shipshape_promoted": ["db2"], "shipshape_following": ["db3"]}
+    assert hosts.render(groups=both) == "shipshape_promoted:shipshape_following"
 
 
 @pytest.mark.parametrize("playbook", ["site", "database"])
