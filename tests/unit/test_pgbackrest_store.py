@@ -400,8 +400,10 @@ def test_a_report_that_a_full_disk_does_not_take_is_told_and_the_backup_is_there
 
 
 #: To the last byte, as where something else fills the disk quicker than the program looks; or ended before that.
+LONGER = pytest.mark.skipif(not settings.EVERYTHING, reason="half a minute of them: make test-all")
 FULL = pytest.mark.parametrize(
-    "least", [0, unattended.LEAST], ids=["to the last byte", "but for what is left to others"]
+    "least",
+    [pytest.param(0, id="to the last byte", marks=LONGER), pytest.param(unattended.LEAST, id="but for what is left")],
 )
 #: pgBackRest would try again after 15 seconds.
 ONCE = (r"io-timeout=.*", "io-timeout=0.5\njob-retry=0")
@@ -516,10 +518,7 @@ def test_that_the_log_waits_for_room_to_write_pgbackrests_own_is_told_by_the_pla
         assert local_shop.restored(capsys) == 1
 
 
-# Twice as many weeks by the same rule.
-LONGER = pytest.mark.skipif(not settings.EVERYTHING, reason="half a minute of them: make test-all")
-
-
+# The second has twice as many weeks by the same rule.
 @pytest.mark.parametrize(("name", "days"), [("Portun", 7), pytest.param("Smart Lodge", 30, marks=LONGER)])
 def test_over_simulated_weeks_each_moment_of_the_plans_days_stays_within_reach_and_no_backup_more(
     name: str, days: int, local_shop: Shop, tmp_path: Path, capsys: Capture
