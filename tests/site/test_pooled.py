@@ -14,6 +14,10 @@ from tests.site import malar_market, system
 from tests.site.system import System
 from tests.site.test_more_droplets import open_ports
 
+pytestmark = pytest.mark.skipif(
+    not settings.EVERYTHING, reason="two systems and the roles' scenarios have pools and Redis, too: make test-all"
+)
+
 DOMAINS = ("api.pooled.test",)
 API = f"https://{DOMAINS[0]}"
 HOSTS = {"front": "10.77.0.71", "store": "10.77.0.72"}
@@ -107,7 +111,6 @@ def test_the_app_stays_as_it_is_when_the_host_of_its_database_fails_and_changes_
     assert pooled.ssh(release, host="front") != before
 
 
-@pytest.mark.skipif(not settings.EVERYTHING, reason="two whole runs more: make test-all")
 def test_what_leaves_the_inventory_ends_once_the_app_has_changed_over_and_the_data_of_redis_stays(
     pooled: System,
 ) -> None:
